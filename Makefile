@@ -1,0 +1,55 @@
+# Everything here works on a fresh machine with Python 3.10-3.12: the environment is made first.
+PYTHON ?= $(shell for p in python3.11 python3.12 python3.10 python3 python; do \
+	$$p -c 'import sys; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 12))' 2>/dev/null \
+	&& echo $$p && break; done)
+STACK ?= upstream
+RUN = $(shell $(PYTHON) tools/env.py --stack $(STACK))
+# Each test process uses one thread: two of them fill two cores, and sums do not depend on the host.
+ONE_THREAD = OMP_NUM_THREADS=1 MKL_NUM_THREADS=1
+
+.PHONY: help setup python-path demo test test-slow lint format doctor reproduce clean
+
+help:
+	@echo 'make setup        create the environment (STACK=upstream|onedl)'
+	@echo 'make python-path  print its interpreter'
+	@echo 'make demo         train CST on digit scenes; detections, curves and a table'
+	@echo 'make test         fast tests      make test-slow  the studies'
+	@echo 'make lint         ruff, mypy      make format     let ruff rewrite'
+	@echo 'make doctor       what is installed, what is wrong with it and the mend'
+	@echo 'make reproduce PLUGIN=<name>   run the claim experiments of a plugin'
+
+setup:
+	@test -n "$(PYTHON)" || { echo 'no Python 3.10-3.12 found; set PYTHON=/path/to/python'; exit 1; }
+	@$(PYTHON) tools/env.py --stack $(STACK) > /dev/null
+
+python-path: setup
+	@echo $(RUN)
+
+demo: setup
+	@$(RUN) projects/cst/demo.py
+
+test: setup
+	@$(ONE_THREAD) $(RUN) -m pytest -m 'not slow' $(ARGS)
+
+test-slow: setup
+	@$(ONE_THREAD) $(RUN) -m pytest -m slow --timeout=0 $(ARGS)
+
+lint: setup
+	@$(RUN) -m ruff check .
+	@$(RUN) -m ruff format --check .
+	@$(RUN) -m mypy
+
+format: setup
+	@$(RUN) -m ruff check --fix .
+	@$(RUN) -m ruff format .
+
+doctor: setup
+	@$(RUN) tools/doctor.py
+
+reproduce: setup
+	@test -f "projects/$(PLUGIN)/reproduce.py" || { \
+		echo "PLUGIN=$(PLUGIN): no study; there are: $$(ls projects/*/reproduce.py 2>/dev/null | xargs -rn1 dirname | xargs -rn1 basename | xargs)"; exit 2; }
+	@$(RUN) projects/$(PLUGIN)/reproduce.py $(ARGS)
+
+clean:
+	rm -rf build dist *.egg-info mmext/.mim .mypy_cache .ruff_cache .pytest_cache

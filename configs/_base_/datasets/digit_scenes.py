@@ -1,0 +1,103 @@
+# Digit scenes: handwritten digits pasted on real photos and textures, COCO format, made offline by
+# tools/dataset_converters/make_digit_scenes.py. Test digits and backgrounds never appear in training.
+dataset_type = 'CocoDataset'
+data_root = 'data/digit_scenes/'
+classes = ('0', '1', '2', '3', '4', '5', '6', '7', '8', '9')
+metainfo = dict(classes=classes)
+fold = 1
+percent = 2
+labelled_ann = f'annotations/semi/instances_train.{fold}@{percent}.json'
+unlabelled_ann = f'annotations/semi/instances_train.{fold}@{percent}-unlabeled.json'
+
+colour = [
+    [dict(type='ColorTransform')],
+    [dict(type='AutoContrast')],
+    [dict(type='Equalize')],
+    [dict(type='Sharpness')],
+    [dict(type='Posterize')],
+    [dict(type='Solarize')],
+    [dict(type='Color')],
+    [dict(type='Contrast')],
+    [dict(type='Brightness')],
+]
+# No flips: a mirrored 2 is no digit. Each of these records its homography.
+geometry = [
+    [dict(type='Rotate', max_mag=12.0)],
+    [dict(type='ShearX', max_mag=10.0)],
+    [dict(type='ShearY', max_mag=10.0)],
+    [dict(type='TranslateX', max_mag=0.15)],
+    [dict(type='TranslateY', max_mag=0.15)],
+]
+meta_keys = ('img_id', 'img_path', 'ori_shape', 'img_shape', 'scale_factor', 'homography_matrix')
+resize = dict(type='Resize', scale=(80, 80), keep_ratio=True)
+augment_labelled = [
+    dict(type='LoadImageFromFile'),
+    dict(type='LoadAnnotations', with_bbox=True),
+    resize,
+    dict(type='RandAugment', aug_space=colour, aug_num=1),
+    dict(type='RandAugment', aug_space=geometry, aug_num=1),
+    dict(type='FilterAnnotations', min_gt_bbox_wh=(4, 4), keep_empty=False),
+]
+test_pipeline = [
+    dict(type='LoadImageFromFile'),
+    resize,
+    dict(type='LoadAnnotations', with_bbox=True),
+    dict(
+        type='PackDetInputs',
+        meta_keys=('img_id', 'img_path', 'ori_shape', 'img_shape', 'scale_factor'),
+    ),
+]
+labelled_dataset = dict(
+    type=dataset_type,
+    data_root=data_root,
+    metainfo=metainfo,
+    ann_file=labelled_ann,
+    data_prefix=dict(img='train/'),
+    filter_cfg=dict(filter_empty_gt=True),
+    pipeline=[*augment_labelled, dict(type='PackDetInputs', meta_keys=meta_keys)],
+)
+train_dataloader = dict(
+    batch_size=4,
+    num_workers=1,
+    persistent_workers=True,
+    sampler=dict(type='mmext.MultiSourceSampler', batch_size=4, source_ratio=[1]),
+    dataset=dict(type='mmext.SeededConcatDataset', datasets=[labelled_dataset]),
+)
+val_dataloader = dict(
+    batch_size=50,
+    num_workers=1,
+    persistent_workers=True,
+    drop_last=False,
+    sampler=dict(type='DefaultSampler', shuffle=False),
+    dataset=dict(
+        type=dataset_type,
+        data_root=data_root,
+        metainfo=metainfo,
+        ann_file='annotations/instances_val.json',
+        data_prefix=dict(img='val/'),
+        test_mode=True,
+        pipeline=test_pipeline,
+    ),
+)
+test_dataloader = dict(
+    batch_size=50,
+    num_workers=1,
+    persistent_workers=True,
+    drop_last=False,
+    sampler=dict(type='DefaultSampler', shuffle=False),
+    dataset=dict(
+        type=dataset_type,
+        data_root=data_root,
+        metainfo=metainfo,
+        ann_file='annotations/instances_test.json',
+        data_prefix=dict(img='test/'),
+        test_mode=True,
+        pipeline=test_pipeline,
+    ),
+)
+val_evaluator = dict(
+    type='CocoMetric', ann_file=data_root + 'annotations/instances_val.json', metric='bbox'
+)
+test_evaluator = dict(
+    type='CocoMetric', ann_file=data_root + 'annotations/instances_test.json', metric='bbox'
+)

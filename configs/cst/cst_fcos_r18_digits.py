@@ -1,0 +1,33 @@
+# Cycle self-training on digit scenes, 40 labelled and 1,960 unlabelled images; minutes on a CPU.
+_base_ = [
+    '../_base_/models/fcos_r18_digits.py',
+    '../_base_/datasets/digit_scenes_semi.py',
+    '../_base_/schedules/digits_1400.py',
+    '../_base_/default_runtime.py',
+]
+
+model = dict(
+    type='mmext.CycleSelfTraining',
+    detector=_base_.detector,
+    consistency=dict(
+        type='mmext.DistributionConsistency', kind='js', temperature=0.25, normalize=True
+    ),
+    semi_train_cfg=dict(score_thr=0.5, ignore_score_thr=0.25, score_power=0.5, unsup_weight=1.0),
+    semi_test_cfg=dict(predict_on='teacher1'),
+    data_preprocessor=dict(
+        type='MultiBranchDataPreprocessor', data_preprocessor=_base_.preprocessor
+    ),
+)
+custom_hooks = [
+    *_base_.custom_hooks,
+    dict(
+        type='mmext.CycleTeacherHook',
+        momentum=0.004,
+        burn_in=600,
+        ramp_up=200,
+        clip_grad=dict(max_norm=10),
+    ),
+    dict(type='mmext.DistributionConsistencyHook'),
+]
+val_cfg = dict(_delete_=True, type='mmext.CycleValLoop', networks=['teacher1', 'teacher2'])
+auto_scale_lr = dict(base_batch_size=16)

@@ -1,0 +1,1 @@
+"""Offline benchmarks made of real data that ships inside dependencies, shared by the plugins."""

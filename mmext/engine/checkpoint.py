@@ -1,0 +1,117 @@
+"""Does a checkpoint belong to a model? MMEngine only warns when it does not."""
+
+import contextlib
+import os
+import re
+import warnings
+from collections import OrderedDict
+from collections.abc import Iterator, Mapping
+from pickle import UnpicklingError
+
+import torch
+from mmengine.model import is_model_wrapper
+from mmengine.runner import CheckpointLoader
+from torch import nn
+
+
+def check_checkpoint(model: nn.Module, path: str) -> None:
+    """Check that a checkpoint fills every parameter and buffer of ``model``.
+
+    MMEngine loads what fits and warns about the rest, so a checkpoint of another architecture is
+    evaluated with random weights. This is a trial load on tensors without storage: hooks that
+    rename or resize old weights take part, the model keeps its values. Keys that the model does not
+    have are allowed (EMA copies, statistics of the data preprocessor). Cost: reads the file once.
+
+    Args:
+        model: The built model, wrapped for distributed training or not.
+        path: Checkpoint of MMEngine or a plain state dict.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        ValueError: The file is not a checkpoint, or some weights would not be loaded.
+    """
+    if '://' not in path and not os.path.exists(path):
+        raise FileNotFoundError(f'checkpoint {path} does not exist')
+    try:
+        checkpoint = CheckpointLoader.load_checkpoint(path, map_location='cpu')
+    except (RuntimeError, EOFError, KeyError, UnpicklingError) as error:
+        raise ValueError(f'{path} is not a checkpoint that torch can read: {error}') from error
+    state = checkpoint.get('state_dict', checkpoint) if isinstance(checkpoint, Mapping) else None
+    if not isinstance(state, Mapping):
+        raise ValueError(f'{path} is not a checkpoint: it has no dict of weights')
+    model = model.module if is_model_wrapper(model) else model
+    missing, unexpected, mismatched = _trial_load(model, state)
+    if not (missing or mismatched):
+        return
+    lines = [
+        f'{title} ({len(keys)}): {", ".join(keys[:5])}{" ..." if len(keys) > 5 else ""}'
+        for title, keys in (
+            ('missing', missing),
+            ('of another shape', mismatched),
+            ('not in the model', unexpected),
+        )
+        if keys
+    ]
+    raise ValueError(
+        f'{path} does not fit {type(model).__name__}: {len(missing) + len(mismatched)} of its '
+        f'{len(model.state_dict())} tensors would keep their initial values\n  '
+        + '\n  '.join(lines)
+        + '\nuse the config that the checkpoint was trained with'
+    )
+
+
+def _trial_load(
+    model: nn.Module, state: Mapping[str, torch.Tensor]
+) -> tuple[list[str], list[str], list[str]]:
+    """Return the missing, the unexpected and the mismatched keys of a load."""
+    # As MMEngine's own loader: checkpoints know nothing of wrappers, at the top or further down.
+    wrapped = [name for name, module in model.named_modules() if is_model_wrapper(module)]
+    stripped: OrderedDict[str, torch.Tensor] = OrderedDict()
+    for key, value in state.items():
+        key = key.removeprefix('module.')
+        for name in wrapped:
+            if key.startswith(f'{name}.'):
+                key = f'{name}.module.{key.removeprefix(f"{name}.")}'
+        stripped[key] = value
+    # Versions of the modules, which their loading hooks read.
+    stripped._metadata = getattr(state, '_metadata', OrderedDict())  # type: ignore[attr-defined]
+    keys: dict[str, list[str]] = {'missing': [], 'unexpected': []}
+    mismatched: list[str] = []
+    # The return value would do, but there is none when a shape differs.
+    handle = model.register_load_state_dict_post_hook(
+        lambda _, found: keys.update(missing=[*found[0]], unexpected=[*found[1]])
+    )
+    try:
+        with _without_storage(model):
+            model.load_state_dict(stripped, strict=False)
+    except RuntimeError as error:
+        # torch has no other way to tell these.
+        mismatched = re.findall(r'size mismatch for ([^:]+):', str(error)) or [str(error)]
+    finally:
+        handle.remove()
+    ignored = ('num_batches_tracked', 'data_preprocessor.')
+    missing = [key for key in keys['missing'] if not any(part in key for part in ignored)]
+    return missing, keys['unexpected'], mismatched
+
+
+@contextlib.contextmanager
+def _without_storage(model: nn.Module) -> Iterator[None]:
+    """Put meta tensors of the same shape in the place of all parameters and buffers."""
+    saved = [(module, {**module._parameters}, {**module._buffers}) for module in model.modules()]
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings('ignore', message='.*copying from a non-meta parameter')
+            for module, parameters, buffers in saved:
+                for name, parameter in parameters.items():
+                    if parameter is not None:
+                        module._parameters[name] = nn.Parameter(
+                            parameter.detach().to('meta'), requires_grad=False
+                        )
+                for name, buffer in buffers.items():
+                    if buffer is not None:
+                        module._buffers[name] = buffer.to('meta')
+            yield
+    finally:
+        for module, parameters, buffers in saved:
+            module._parameters.update(parameters)
+            module._buffers.update(buffers)

@@ -1,0 +1,317 @@
+"""Events between forward and optimizer step, which MMEngine's hooks do not reach.
+
+:func:`attach` turns an OptimWrapper into a subclass of its own class that calls back at five
+phases. It works for the plain, the AMP and the Apex wrapper and for subclasses of them, since it
+only wraps the methods every wrapper has.
+"""
+
+import weakref
+from collections.abc import Callable
+from contextlib import contextmanager
+from functools import cache
+from types import new_class
+from typing import Any, NamedTuple
+
+import torch.distributed
+from mmengine.logging import print_log
+from mmengine.optim import OptimWrapper, OptimWrapperDict
+
+PHASES = ('before_forward', 'after_backward', 'before_update', 'after_update', 'on_exception')
+_UPDATES = ('before_update', 'after_update')
+_ATTRIBUTE = '_mmext_phases'
+
+
+class _Callback(NamedTuple):
+    order: int
+    name: str
+    call: Callable[..., Any]
+
+
+class Phases:
+    """Callbacks of one optim wrapper; made by :func:`attach`.
+
+    ===================  ======================================================================
+    phase                called
+    ===================  ======================================================================
+    ``before_forward``   ``(model)`` on entering ``optim_context``, before autocast and ``no_sync``
+    ``after_backward``   ``()`` after each ``backward``: with AMP the gradients are still scaled,
+                         with accumulation it fires for every micro-batch
+    ``before_update``    ``(optimizer)`` before ``optimizer.step``: gradients are unscaled and
+                         clipped; does not fire where a GradScaler skips the step
+    ``after_update``     ``(optimizer)`` after ``optimizer.step``
+    ``on_exception``     ``(error)`` when the body of ``optim_context``, ``backward`` or one of
+                         their callbacks raised; the error is raised again afterwards
+    ===================  ======================================================================
+
+    A wrapper may be used with several contexts before a ``backward`` (GANs) or with a
+    ``backward`` outside of any context, so callbacks must not count on strict alternation.
+    Errors between context and ``backward``, such as a loss that is no tensor, are not seen.
+    """
+
+    def __init__(self, optim_wrapper: OptimWrapper) -> None:
+        self._wrapper = optim_wrapper
+        self._original: Any = type(optim_wrapper)
+        self._callbacks: dict[str, list[_Callback]] = {phase: [] for phase in PHASES}
+        self._optimizer: Any = None
+        self._handles: list[Any] = []
+        self._checked_model: Any = None
+        self._open_contexts = 0
+        self._reported: BaseException | None = None
+        self._updating = False
+        self._leave_after_update = False
+
+    def register(self, phase: str, callback: Callable[..., Any], name: str, order: int = 0) -> None:
+        """Call ``callback`` at ``phase``.
+
+        Args:
+            phase (str): One of :data:`PHASES`.
+            callback (callable): Takes the arguments listed at the class; its result is ignored.
+            name (str): Name of the plugin. It may be used once per phase.
+            order (int): Callbacks run by ascending order, equal ones as registered.
+
+        Raises:
+            ValueError: Unknown phase, the name is taken, or an update phase is asked for with a
+                fused optimizer under a GradScaler.
+            TypeError: ``callback`` is not callable.
+            RuntimeError: The object was detached by :meth:`unregister`.
+        """
+        if phase not in PHASES:
+            raise ValueError(f'phase must be one of {PHASES}, got {phase!r}')
+        if not callable(callback):
+            raise TypeError(f'callback of "{name}" for {phase} must be callable, got {callback!r}')
+        if vars(self._wrapper).get(_ATTRIBUTE) is not self:
+            raise RuntimeError(
+                f'"{name}" registers on phases that were detached; call attach(optim_wrapper) again'
+            )
+        callbacks = self._callbacks[phase]
+        if any(other.name == name for other in callbacks):
+            raise ValueError(
+                f'"{name}" has already a callback for {phase}; unregister it first or use a '
+                'second name'
+            )
+        if phase in _UPDATES:
+            self._refuse_fused(name)
+        callbacks.append(_Callback(order, name, callback))
+        callbacks.sort(key=lambda callback: callback.order)
+        self._leave_after_update = False
+        self.follow_optimizer()
+
+    def unregister(self, name: str) -> None:
+        """Remove ``name`` from all phases; an unknown name is no error, so cleaning up twice is.
+
+        When no callback is left, the wrapper gets its class back and the optimizer loses the
+        hooks. From inside an update phase that happens at the end of the wrapper's ``step``.
+        """
+        for phase, callbacks in self._callbacks.items():
+            self._callbacks[phase] = [other for other in callbacks if other.name != name]
+        if any(self._callbacks.values()):
+            return
+        if self._updating:
+            # torch is iterating over the optimizer's hooks right now.
+            self._leave_after_update = True
+        else:
+            self._detach()
+
+    def call(self, phase: str, *args: Any) -> None:
+        """Run the callbacks of ``phase`` in order; callbacks may register and unregister."""
+        for callback in tuple(self._callbacks[phase]):
+            callback.call(*args)
+
+    def fail(self, error: BaseException) -> None:
+        """Run the ``on_exception`` callbacks, once for an error that passes several layers.
+
+        An error of a callback is logged: it must hide neither ``error`` nor other callbacks.
+        """
+        if error is self._reported:
+            return
+        # Kept only while a context is open that the error may pass, or it would keep the frames
+        # (and tensors) of the failed step alive.
+        self._reported = error if self._open_contexts else None
+        for callback in tuple(self._callbacks['on_exception']):
+            try:
+                callback.call(error)
+            except Exception as second:
+                print_log(
+                    f'on_exception of "{callback.name}" failed with {second!r} while handling '
+                    f'{error!r}',
+                    logger='current',
+                    level=40,
+                )
+
+    @contextmanager
+    def context(self, model):
+        """Keep account of open contexts and report errors of the body."""
+        self._refuse_fsdp(model)
+        self._open_contexts += 1
+        try:
+            self.call('before_forward', model)
+            yield
+        except BaseException as error:
+            self.fail(error)
+            raise
+        finally:
+            self._open_contexts -= 1
+            if not self._open_contexts:
+                self._reported = None
+
+    def follow_optimizer(self) -> None:
+        """Hook into the wrapper's optimizer, which Apex replaces at the first iteration."""
+        optimizer = self._wrapper.optimizer
+        if optimizer is self._optimizer:
+            return
+        self._release_optimizer()
+        self._optimizer = optimizer
+        self._handles = [
+            optimizer.register_step_pre_hook(
+                lambda optimizer, args, kwargs: self._call_update('before_update', optimizer)
+            ),
+            optimizer.register_step_post_hook(
+                lambda optimizer, args, kwargs: self._call_update('after_update', optimizer)
+            ),
+        ]
+
+    def finish_step(self) -> None:
+        """Detach where a callback of an update phase removed the last callback."""
+        if self._leave_after_update:
+            self._detach()
+
+    def _call_update(self, phase: str, optimizer: Any) -> None:
+        self._updating = True
+        try:
+            self.call(phase, optimizer)
+        finally:
+            self._updating = False
+
+    def _release_optimizer(self) -> None:
+        for handle in self._handles:
+            handle.remove()
+        self._handles, self._optimizer = [], None
+
+    def _detach(self) -> None:
+        self._release_optimizer()
+        if vars(self._wrapper).get(_ATTRIBUTE) is self:
+            delattr(self._wrapper, _ATTRIBUTE)
+            self._wrapper.__class__ = self._original
+
+    def _refuse_fused(self, name: str) -> None:
+        scaler = getattr(self._wrapper, 'loss_scaler', None)
+        fused = getattr(self._wrapper.optimizer, '_step_supports_amp_scaling', False)
+        if fused and scaler is not None and scaler.is_enabled():
+            raise ValueError(
+                f'"{name}" needs the update phases, but a fused optimizer under a GradScaler '
+                'unscales inside its kernel and is called for skipped steps, too; set '
+                'fused=False in the optimizer or loss_scale=dict(enabled=False)'
+            )
+
+    def _refuse_fsdp(self, model: Any) -> None:
+        if self._checked_model is not None and self._checked_model() is model:
+            return
+        if torch.distributed.is_available():
+            import torch.distributed.fsdp as fsdp
+
+            # The second is torch >= 2.6's fully_shard.
+            names = ('FullyShardedDataParallel', 'FSDPModule')
+            classes = tuple(getattr(fsdp, name) for name in names if hasattr(fsdp, name))
+            modules = model.modules() if hasattr(model, 'modules') else ()
+            if any(isinstance(module, classes) for module in modules):
+                raise TypeError(
+                    'phases do not support FSDP: its parameters are shards that change place '
+                    'during forward and backward, so a callback would see neither whole weights '
+                    'nor whole gradients; use MMDistributedDataParallel'
+                )
+        try:
+            self._checked_model = weakref.ref(model)
+        except TypeError:
+            self._checked_model = None
+
+
+class _Phased(OptimWrapper):
+    """The methods that :func:`attach` puts in front of those of the wrapper's class."""
+
+    @contextmanager
+    def optim_context(self, model):
+        # A callback may detach, after which neither the attribute nor super() would be found.
+        phases, inner = getattr(self, _ATTRIBUTE), super().optim_context(model)
+        with phases.context(model), inner:
+            yield
+
+    def backward(self, loss, **kwargs) -> None:
+        phases = getattr(self, _ATTRIBUTE)
+        try:
+            super().backward(loss, **kwargs)
+            phases.call('after_backward')
+        except BaseException as error:
+            phases.fail(error)
+            raise
+
+    def step(self, **kwargs) -> None:
+        phases = getattr(self, _ATTRIBUTE)
+        phases.follow_optimizer()
+        try:
+            super().step(**kwargs)
+        finally:
+            phases.finish_step()
+
+
+@cache
+def _phased_class(original: Any) -> type:
+    # Log lines and repr of a wrapper show its class name.
+    def fill(namespace: dict) -> None:
+        namespace.update(__module__=original.__module__, __doc__=original.__doc__)
+
+    return new_class(f'Phased{original.__name__}', (_Phased, original), exec_body=fill)
+
+
+def attach(optim_wrapper: OptimWrapper) -> Phases:
+    """Give ``optim_wrapper`` phases, in place; a second call returns the same object.
+
+    Training without callbacks, ``state_dict`` and ``load_state_dict`` are unchanged. A step costs
+    a few microseconds more.
+
+    Args:
+        optim_wrapper (OptimWrapper): Plain, AMP or Apex wrapper or a subclass of them.
+
+    Returns:
+        Phases: Where callbacks are registered.
+
+    Raises:
+        TypeError: ``optim_wrapper`` is an OptimWrapperDict (attach to each of :func:`members`) or
+            no MMEngine OptimWrapper, as those of DeepSpeed, whose engine steps by itself.
+
+    Example:
+        >>> phases = attach(runner.optim_wrapper)
+        >>> phases.register('after_backward', self.restore, name='smoothout')
+        >>> phases.unregister('smoothout')  # in after_train
+    """
+    if isinstance(optim_wrapper, OptimWrapperDict):
+        raise TypeError(
+            'an OptimWrapperDict has no forward or step of its own; attach to each wrapper of '
+            'members(optim_wrapper)'
+        )
+    _require_optim_wrapper(optim_wrapper)
+    phases = vars(optim_wrapper).get(_ATTRIBUTE)
+    if phases is None:
+        phases = Phases(optim_wrapper)
+        setattr(optim_wrapper, _ATTRIBUTE, phases)
+        optim_wrapper.__class__ = _phased_class(phases._original)
+    return phases
+
+
+def members(optim_wrapper: OptimWrapper) -> dict[str, OptimWrapper]:
+    """Return the wrappers that can have phases: ``{'': optim_wrapper}`` or those of a dict.
+
+    Raises:
+        TypeError: ``optim_wrapper`` is no MMEngine OptimWrapper.
+    """
+    _require_optim_wrapper(optim_wrapper)
+    if isinstance(optim_wrapper, OptimWrapperDict):
+        return dict(optim_wrapper.items())
+    return {'': optim_wrapper}
+
+
+def _require_optim_wrapper(optim_wrapper: Any) -> None:
+    if not isinstance(optim_wrapper, OptimWrapper):
+        raise TypeError(
+            f'phases need an OptimWrapper of MMEngine, got {type(optim_wrapper).__name__}; the '
+            'wrappers of DeepSpeed and similar engines do backward and step inside the engine'
+        )

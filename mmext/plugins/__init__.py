@@ -1,0 +1,1 @@
+"""One folder per paper. Plugins never import each other."""

@@ -1,0 +1,438 @@
+"""The detector with two teacher-student pairs."""
+
+import copy
+import itertools
+from typing import Any
+
+import torch
+from mmdet.models.detectors import BaseDetector
+from mmdet.models.utils import rename_loss_dict, reweight_loss_dict
+from mmdet.registry import MODELS as MMDET_MODELS
+from mmdet.registry import TASK_UTILS as MMDET_TASK_UTILS
+from mmdet.structures import DetDataSample
+from mmdet.structures.bbox import bbox_project, get_box_tensor
+from mmengine.logging import print_log
+from mmengine.structures import InstanceData
+from torch import Tensor, nn
+
+from mmext.registry import MODELS
+
+from .consistency import DistributionConsistency
+from .functional import cross_iou, fuse_detections, jensen_shannon
+from .teachers import check_opinions, view
+from .weighted import weigh_boxes
+
+NETWORKS = ('teacher1', 'teacher2', 'student1', 'student2')
+PREDICT_ON = (*NETWORKS, 'ensemble')
+TRAIN_CFG_DEFAULTS: dict[str, Any] = {
+    'score_thr': 0.5,
+    'ignore_score_thr': None,
+    'score_power': 1.0,
+    'odds_power': 2.0,
+    'min_pseudo_bbox_wh': (1e-2, 1e-2),
+    'sup_weight': 1.0,
+    'unsup_weight': 1.0,
+}
+TEST_CFG_DEFAULTS: dict[str, Any] = {'predict_on': 'teacher1', 'fuse_iou_thr': 0.55}
+
+
+@MODELS.register_module()
+class CycleSelfTraining(BaseDetector):
+    """Cycle self-training, S1 -> T1 -> S2 -> T2 -> S1 (arXiv 2207.05334).
+
+    Any MMDetection detector is built four times: ``student1``, ``student2`` and their moving
+    averages ``teacher1``, ``teacher2``. On the weak view of unlabelled images both teachers predict;
+    the boxes of T1, weighted by the agreement of T1 and T2 on them, train S2 on a strong view, and
+    those of T2 train S1. Labelled images train both students. The averaging itself, the burn-in
+    (supervised only) and the ramp of the unsupervised loss belong to
+    :class:`~mmext.plugins.cst.teacher_hook.CycleTeacherHook`.
+
+    Training batches come from ``MultiBranchDataPreprocessor`` with the branches ``sup`` (or
+    ``sup_student1`` and ``sup_student2``), ``unsup_teacher`` (weak view) and ``unsup_student`` (strong
+    view; or ``unsup_student1`` and ``unsup_student2``, two independent ones). The unsupervised views
+    carry ``homography_matrix`` in their meta keys.
+
+    Cost against a mean teacher of the same batch: twice the student and teacher passes; two student
+    graphs in memory.
+
+    Args:
+        detector: Config of any MMDetection detector; one with heads of the FCOS, AnchorHead or
+            Faster R-CNN family unless ``consistency`` is ``kind='none'``.
+        semi_train_cfg: ``score_thr`` (a pseudo-box scores at least this, [0, 1]),
+            ``ignore_score_thr`` (boxes from here up to ``score_thr`` are neither object nor
+            background; None: there are none), ``score_power`` (both compare with
+            ``score ** score_power``; 0.5 for the products class x centerness of FCOS),
+            ``odds_power`` (see :func:`~mmext.plugins.cst.functional.odds_distribution`),
+            ``min_pseudo_bbox_wh`` (px), ``sup_weight``, ``unsup_weight`` (>= 0). All ours.
+        semi_test_cfg: ``predict_on``: ``'teacher1'``, ``'teacher2'``, ``'student1'``, ``'student2'``
+            or ``'ensemble'`` (both teachers, fused by class at ``fuse_iou_thr``). Ours.
+        consistency: Config of a ``mmext.DistributionConsistency``.
+        data_preprocessor: ``MultiBranchDataPreprocessor`` around the detector's own.
+        init_cfg: As in MMDetection.
+
+    Raises:
+        ValueError: Unknown keys or values of the two cfgs.
+        TypeError: The heads of ``detector`` cannot be weighted per box.
+
+    Example:
+        >>> model = dict(
+        ...     type='mmext.CycleSelfTraining',
+        ...     detector=detector,
+        ...     consistency=dict(type='mmext.DistributionConsistency', kind='js'),
+        ...     semi_train_cfg=dict(score_thr=0.7, unsup_weight=4.0),
+        ...     semi_test_cfg=dict(predict_on='teacher1'),
+        ...     data_preprocessor=dict(
+        ...         type='MultiBranchDataPreprocessor', data_preprocessor=preprocessor))
+    """
+
+    def __init__(
+        self,
+        detector: dict,
+        semi_train_cfg: dict | None = None,
+        semi_test_cfg: dict | None = None,
+        consistency: dict | None = None,
+        data_preprocessor: dict | None = None,
+        init_cfg: dict | None = None,
+    ) -> None:
+        super().__init__(data_preprocessor=data_preprocessor, init_cfg=init_cfg)
+        self.semi_train_cfg = _train_cfg(semi_train_cfg)
+        self.semi_test_cfg = _merge('semi_test_cfg', TEST_CFG_DEFAULTS, semi_test_cfg)
+        self.predict_on = self.semi_test_cfg['predict_on']
+        self.consistency: DistributionConsistency = MMDET_TASK_UTILS.build(
+            consistency or dict(type='mmext.DistributionConsistency')
+        )
+        for name in NETWORKS:
+            setattr(self, name, MMDET_MODELS.build(copy.deepcopy(detector)))
+        if self.consistency.needs_weights:
+            check_opinions(self.teacher1)
+        if self.consistency.needs_weights or self.semi_train_cfg['ignore_score_thr'] is not None:
+            for student in self.students:
+                weigh_boxes(student)
+        for teacher in self.teachers:
+            teacher.requires_grad_(False)
+            teacher.eval()
+        #: Factor of the unsupervised losses, 0 during burn-in; moved by ``CycleTeacherHook``.
+        self.unsup_scale = 1.0
+        #: Whether a checkpoint that holds teachers has been loaded.
+        self.teachers_loaded = False
+
+    @property
+    def students(self) -> tuple[nn.Module, nn.Module]:
+        """S1 and S2."""
+        return self.student1, self.student2
+
+    @property
+    def teachers(self) -> tuple[nn.Module, nn.Module]:
+        """T1 and T2."""
+        return self.teacher1, self.teacher2
+
+    @property
+    def predict_on(self) -> str:
+        """Network that predicts at test time."""
+        return self.semi_test_cfg['predict_on']
+
+    @predict_on.setter
+    def predict_on(self, name: str) -> None:
+        if name not in PREDICT_ON:
+            raise ValueError(
+                f'semi_test_cfg.predict_on={name!r} is unknown; choose one of {list(PREDICT_ON)}'
+            )
+        self.semi_test_cfg['predict_on'] = name
+
+    def train(self, mode: bool = True) -> 'CycleSelfTraining':
+        """Set the mode of the students; teachers are always in eval mode."""
+        super().train(mode)
+        for teacher in self.teachers:
+            teacher.eval()
+        return self
+
+    def loss(
+        self, multi_batch_inputs: dict[str, Tensor], multi_batch_data_samples: dict[str, list]
+    ) -> dict[str, Tensor]:
+        """Losses of both students, keys ``student1_sup_…``, ``student1_unsup_…`` and so on.
+
+        Also returns diagnostics whose keys lack "loss": ``dcr/weight_mean``, ``dcr/js_mean``,
+        ``dcr/agreement``, ``pseudo/teacher1`` and ``pseudo/teacher2`` (boxes per image).
+        """
+        losses: dict[str, Tensor] = {}
+        for index, student in enumerate(self.students, 1):
+            inputs, samples = _branch(
+                'sup', index, multi_batch_inputs, multi_batch_data_samples
+            )
+            supervised = student.loss(inputs, [sample.clone() for sample in samples])
+            supervised = reweight_loss_dict(supervised, self.semi_train_cfg['sup_weight'])
+            losses.update(rename_loss_dict(f'student{index}_sup_', supervised))
+        if self.unsup_scale == 0:
+            return losses
+        pseudo, statistics = self.pseudo_instances(
+            multi_batch_inputs['unsup_teacher'], multi_batch_data_samples['unsup_teacher']
+        )
+        losses.update(statistics)
+        for index, student in enumerate(self.students, 1):
+            inputs, samples = _branch(
+                'unsup_student', index, multi_batch_inputs, multi_batch_data_samples
+            )
+            # The cycle: S1 (index 1) learns from T2 (pseudo[1]), S2 from T1 (pseudo[0]).
+            targets = self.project(pseudo[2 - index], samples)
+            weight = self.semi_train_cfg['unsup_weight'] * self.unsup_scale
+            if not any(len(target.gt_instances) for target in targets):
+                # Keep the graph: under DDP every parameter takes part in every step.
+                weight = 0.0
+            unsupervised = reweight_loss_dict(student.loss(inputs, targets), weight)
+            losses.update(rename_loss_dict(f'student{index}_unsup_', unsupervised))
+        return losses
+
+    @torch.no_grad()
+    def pseudo_instances(
+        self, inputs: Tensor, data_samples: list[DetDataSample]
+    ) -> tuple[list[list[InstanceData]], dict[str, Tensor]]:
+        """Weighted pseudo-labels of both teachers.
+
+        Args:
+            inputs: Weak view, shape (N, C, H, W).
+            data_samples: Its N samples, with ``homography_matrix``.
+
+        Returns:
+            For each teacher N ``InstanceData`` with ``bboxes`` in the coordinates of the original
+            image, ``labels``, ``scores`` and ``weights`` (0: an ignore region); and diagnostics.
+        """
+        opinions = self.consistency.needs_weights
+        power = self.semi_train_cfg['odds_power']
+        views = [
+            view(teacher, inputs, data_samples, opinions, power) for teacher in self.teachers
+        ]
+        kept = [[self._keep(found) for found in seen.results] for seen in views]
+        weights, divergences = [], []
+        for own, other, instances in ((views[0], views[1], kept[0]), (views[1], views[0], kept[1])):
+            if opinions:
+                places = own.places([found.bboxes for found in instances])
+                ones, others = own.read(places), other.read(places)
+                p1, p2 = _stack(ones, 0), _stack(others, 0)
+                divergences.append(jensen_shannon(p1, p2))
+                weights.append(self.consistency(p1, p2, _stack(ones, 1), _stack(others, 1)))
+            else:
+                weights.append(inputs.new_ones(sum(len(found) for found in instances)))
+        statistics = self._statistics(kept, weights, divergences, len(data_samples))
+        for instances, weight in zip(kept, weights, strict=True):
+            for found, sample, part in zip(
+                instances,
+                data_samples,
+                weight.split([len(found) for found in instances]),
+                strict=True,
+            ):
+                found.weights = torch.where(found.ignored, torch.zeros_like(part), part)
+                del found.ignored
+                found.bboxes = bbox_project(
+                    found.bboxes, _homography(sample, inverse=True).to(inputs), sample.ori_shape
+                )
+        return kept, statistics
+
+    def project(
+        self, pseudo: list[InstanceData], data_samples: list[DetDataSample]
+    ) -> list[DetDataSample]:
+        """Data samples of a strong view with pseudo-labels moved into it.
+
+        Args:
+            pseudo: N pseudo-labels in original image coordinates.
+            data_samples: N samples of the view, with ``homography_matrix``.
+
+        Returns:
+            N new samples; boxes that the view leaves smaller than ``min_pseudo_bbox_wh`` are gone.
+        """
+        width, height = self.semi_train_cfg['min_pseudo_bbox_wh']
+        targets = []
+        for instances, sample in zip(pseudo, data_samples, strict=True):
+            moved = copy.copy(instances)
+            moved = moved.new()
+            moved.bboxes = bbox_project(
+                instances.bboxes, _homography(sample).to(instances.bboxes), sample.img_shape
+            )
+            size = moved.bboxes[:, 2:] - moved.bboxes[:, :2]
+            target = sample.new()
+            target.gt_instances = moved[(size[:, 0] > width) & (size[:, 1] > height)]
+            targets.append(target)
+        return targets
+
+    def _keep(self, found: InstanceData) -> InstanceData:
+        """The detections that become pseudo-boxes or ignore regions (field ``ignored``)."""
+        cfg = self.semi_train_cfg
+        boxes = get_box_tensor(found.bboxes).float()
+        score = found.scores.float() ** cfg['score_power']
+        # A teacher of a diverged student writes NaN: no box at all is better than such a box.
+        sound = torch.isfinite(boxes).all(dim=1) & torch.isfinite(score)
+        sound &= (boxes[:, 2:] > boxes[:, :2]).all(dim=1)
+        least = cfg['score_thr'] if cfg['ignore_score_thr'] is None else cfg['ignore_score_thr']
+        chosen = sound & (score >= least)
+        return InstanceData(
+            bboxes=boxes[chosen],
+            labels=found.labels[chosen],
+            scores=found.scores[chosen],
+            ignored=score[chosen] < cfg['score_thr'],
+        )
+
+    @staticmethod
+    def _statistics(
+        kept: list[list[InstanceData]], weights: list[Tensor], divergences: list[Tensor], images: int
+    ) -> dict[str, Tensor]:
+        used = [torch.cat([~found.ignored for found in instances]) for instances in kept]
+        weight = torch.cat([w[u] for w, u in zip(weights, used, strict=True)])
+        statistics = {
+            f'pseudo/teacher{index}': mask.sum() / images for index, mask in enumerate(used, 1)
+        }
+        statistics = {key: value.to(weights[0]) for key, value in statistics.items()}
+        if len(weight):
+            statistics['dcr/weight_mean'] = weight.mean()
+            if divergences:
+                js = torch.cat([d[u] for d, u in zip(divergences, used, strict=True)])
+                statistics['dcr/js_mean'] = js.mean()
+        agreed = [_agreement(a[~a.ignored], b[~b.ignored]) for a, b in zip(*kept, strict=True)]
+        agreement = torch.cat(agreed)
+        if len(agreement):
+            statistics['dcr/agreement'] = agreement.float().mean()
+        return statistics
+
+    def predict(
+        self, batch_inputs: Tensor, batch_data_samples: list[DetDataSample], rescale: bool = True
+    ) -> list[DetDataSample]:
+        """Detections of the network that ``semi_test_cfg.predict_on`` names."""
+        if self.predict_on != 'ensemble':
+            network = getattr(self, self.predict_on)
+            return network.predict(batch_inputs, batch_data_samples, rescale=rescale)
+        first, second = (
+            teacher.predict(
+                batch_inputs, [sample.clone() for sample in batch_data_samples], rescale=rescale
+            )
+            for teacher in self.teachers
+        )
+        for sample, one, other in zip(batch_data_samples, first, second, strict=True):
+            boxes, scores, labels = fuse_detections(
+                _detections(one), _detections(other), self.semi_test_cfg['fuse_iou_thr']
+            )
+            sample.pred_instances = InstanceData(bboxes=boxes, scores=scores, labels=labels)
+        return batch_data_samples
+
+    def _forward(self, batch_inputs: Tensor, batch_data_samples: list | None = None):
+        return self._single_network._forward(batch_inputs, batch_data_samples)
+
+    def extract_feat(self, batch_inputs: Tensor) -> tuple[Tensor, ...]:
+        """Features of the predicting network (of T1 for the ensemble)."""
+        return self._single_network.extract_feat(batch_inputs)
+
+    @property
+    def _single_network(self) -> nn.Module:
+        return getattr(self, 'teacher1' if self.predict_on == 'ensemble' else self.predict_on)
+
+    def _load_from_state_dict(self, state_dict: dict, prefix: str, *args: Any) -> None:
+        """Accept checkpoints of CST, of a mean teacher or of a plain detector.
+
+        Raises:
+            ValueError: The checkpoint belongs to another architecture.
+        """
+        if prefix == '':
+            self.teachers_loaded = _translate(state_dict)
+            _check_fit(self, state_dict)
+        super()._load_from_state_dict(state_dict, prefix, *args)
+
+
+def _merge(name: str, defaults: dict, given: dict | None) -> dict:
+    unknown = set(given or {}) - set(defaults)
+    if unknown:
+        raise ValueError(f'{name} has no key {sorted(unknown)}; it has {sorted(defaults)}')
+    return {**defaults, **(given or {})}
+
+
+def _train_cfg(given: dict | None) -> dict:
+    cfg = _merge('semi_train_cfg', TRAIN_CFG_DEFAULTS, given)
+    low, high = cfg['ignore_score_thr'], cfg['score_thr']
+    if not 0 <= high <= 1:
+        raise ValueError(f'semi_train_cfg.score_thr={high} must be in [0, 1]')
+    if low is not None and not 0 <= low <= high:
+        raise ValueError(
+            f'semi_train_cfg.ignore_score_thr={low} must be in [0, score_thr={high}] or None'
+        )
+    for key in ('sup_weight', 'unsup_weight'):
+        if cfg[key] < 0:
+            raise ValueError(f'semi_train_cfg.{key}={cfg[key]} must not be negative')
+    return cfg
+
+
+def _branch(
+    name: str, index: int, inputs: dict[str, Tensor], samples: dict[str, list]
+) -> tuple[Tensor, list]:
+    """The student's own branch where the pipeline makes one, else the shared one."""
+    shared = {'sup': 'sup', 'unsup_student': 'unsup_student'}[name]
+    own = f'{name}_student{index}' if name == 'sup' else f'{name}{index}'
+    key = own if own in inputs else shared
+    if key not in inputs:
+        raise KeyError(
+            f'the training pipeline has no branch {own!r} and no branch {shared!r}; '
+            f'it has {sorted(inputs)}'
+        )
+    return inputs[key], samples[key]
+
+
+def _homography(sample: DetDataSample, inverse: bool = False) -> Tensor:
+    if 'homography_matrix' not in sample:
+        raise KeyError(
+            'unlabelled samples need homography_matrix: add it to meta_keys of PackDetInputs'
+        )
+    matrix = torch.as_tensor(sample.homography_matrix, dtype=torch.float64)
+    return matrix.inverse() if inverse else matrix
+
+
+def _stack(answers: list[tuple[Tensor, Tensor]], part: int) -> Tensor:
+    return torch.cat([answer[part] for answer in answers])
+
+
+def _agreement(first: InstanceData, second: InstanceData) -> Tensor:
+    """For each box of either side: has the other one of the same class with IoU over 0.5?"""
+    match = cross_iou(first.bboxes, second.bboxes) > 0.5
+    match &= first.labels[:, None] == second.labels[None, :]
+    return torch.cat([match.any(dim=1), match.any(dim=0)])
+
+
+def _detections(sample: DetDataSample) -> tuple[Tensor, Tensor, Tensor]:
+    found = sample.pred_instances
+    return get_box_tensor(found.bboxes), found.scores, found.labels
+
+
+def _translate(state_dict: dict) -> bool:
+    """Give the keys of a checkpoint the names of the four networks, in place.
+
+    Returns:
+        Whether the checkpoint holds teachers.
+    """
+    parts = {key.partition('.')[0] for key in state_dict}
+    if set(NETWORKS) <= parts:
+        return True
+    if {'teacher', 'student'} <= parts:
+        sources, kind = ('teacher', 'teacher', 'student', 'student'), 'a mean teacher'
+    else:
+        sources, kind = ('',) * 4, 'a plain detector'
+    print_log(
+        f'The checkpoint is one of {kind}: both pairs start from the same weights and differ only by '
+        'what they are shown. Train them apart first (CycleTeacherHook burn_in) or reweighting has '
+        'nothing to compare.',
+        logger='current',
+        level=30,
+    )
+    old = dict(state_dict)
+    state_dict.clear()
+    for name, source in zip(NETWORKS, sources, strict=True):
+        prefix = f'{source}.' if source else ''
+        for key, value in old.items():
+            if key.startswith(prefix) and not key.startswith('data_preprocessor.'):
+                state_dict[f'{name}.{key[len(prefix) :]}'] = value
+    return bool(sources[0])
+
+
+def _check_fit(model: nn.Module, state_dict: dict) -> None:
+    own = dict(itertools.chain(model.named_parameters()))
+    fitting = [k for k, v in own.items() if k in state_dict and state_dict[k].shape == v.shape]
+    if 2 * len(fitting) < len(own):
+        strange = next((k for k in own if k not in fitting), '')
+        raise ValueError(
+            f'the checkpoint fits {len(fitting)} of {len(own)} parameters of the four networks (for '
+            f'one, {strange} is missing or has another shape): it belongs to another architecture. '
+            'Load a checkpoint of CST, of a mean teacher or of a plain detector of this config.'
+        )

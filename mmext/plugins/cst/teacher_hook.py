@@ -1,0 +1,116 @@
+"""Moving averages, burn-in and ramp of cycle self-training."""
+
+from mmengine.hooks import Hook
+from mmengine.model import is_model_wrapper
+from mmengine.runner import Runner
+from torch import nn
+from torch.nn.utils import clip_grad_norm_
+
+from mmext.engine import phases
+from mmext.registry import HOOKS
+
+from .functional import ema_update, ramp
+
+_NAME = 'cst'
+_KEPT = 'cst_teachers_kept'
+
+
+def cycle_model(runner: Runner, asked_by: str) -> nn.Module:
+    """The ``CycleSelfTraining`` of a run, unwrapped.
+
+    Raises:
+        TypeError: The run trains another model.
+    """
+    model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+    if not all(hasattr(model, part) for part in ('students', 'teachers', 'consistency')):
+        raise TypeError(
+            f'{asked_by} serves mmext.CycleSelfTraining, but the model is {type(model).__name__}'
+        )
+    return model
+
+
+@HOOKS.register_module()
+class CycleTeacherHook(Hook):
+    """``T_i <- (1 - momentum) T_i + momentum S_i`` after every optimizer step, for both pairs.
+
+    The average follows real updates: micro-batches of gradient accumulation and steps that mixed
+    precision skips do not count. While ``iter < burn_in`` the students see labels only; at
+    ``burn_in`` the teachers become copies of their students and the unsupervised loss rises
+    linearly over ``ramp_up`` iterations. Teachers loaded with ``load_from`` are kept: they are never
+    overwritten by a copy. Resuming needs nothing.
+
+    Args:
+        momentum: Weight of the student in the average, as in MMDetection's ``MeanTeacherHook``: the
+            paper's alpha is ``1 - momentum``. In (0, 0.5).
+        burn_in: Supervised iterations, >= 0.
+        ramp_up: Iterations from 0 to the full unsupervised weight, >= 0.
+        skip_buffers: Leave the teachers' buffers (BN statistics) as loaded. Only for detectors with
+            frozen BN.
+        clip_grad: Arguments of ``clip_grad_norm_``, applied to each student alone; the ``clip_grad`` of
+            the optimizer wrapper takes one norm over both and so couples them. None: no clipping.
+
+    Raises:
+        ValueError: A number outside its range.
+
+    Example:
+        >>> custom_hooks = [dict(type='mmext.CycleTeacherHook', momentum=0.0004, burn_in=2000)]
+    """
+
+    priority = 'ABOVE_NORMAL'
+
+    def __init__(
+        self,
+        momentum: float = 0.004,
+        burn_in: int = 0,
+        ramp_up: int = 0,
+        skip_buffers: bool = False,
+        clip_grad: dict | None = None,
+    ) -> None:
+        if not 0 < momentum < 0.5:
+            raise ValueError(
+                f'CycleTeacherHook momentum={momentum} must be in (0, 0.5): it is the weight of the '
+                "student, 0.004 where papers write an EMA decay of 0.996"
+            )
+        if burn_in < 0 or ramp_up < 0:
+            raise ValueError(f'burn_in={burn_in} and ramp_up={ramp_up} must not be negative')
+        self.momentum = momentum
+        self.burn_in = burn_in
+        self.ramp_up = ramp_up
+        self.skip_buffers = skip_buffers
+        self.clip_grad = clip_grad
+
+    def before_train(self, runner: Runner) -> None:
+        """Start the teachers and attach to the optimizer step."""
+        model = cycle_model(runner, type(self).__name__)
+        if runner.iter == 0:
+            runner.message_hub.update_info(_KEPT, bool(model.teachers_loaded))
+            self._copy(runner, model)
+        self._phases = phases.attach(runner.optim_wrapper)
+        self._phases.register(
+            'after_update', lambda optimizer: self._average(model, self.momentum), name=_NAME
+        )
+        if self.clip_grad is not None:
+            self._phases.register('before_update', lambda optimizer: self._clip(model), name=_NAME)
+
+    def before_train_iter(self, runner: Runner, batch_idx: int, data_batch=None) -> None:
+        """Set the weight of the unsupervised loss; end the burn-in."""
+        model = cycle_model(runner, type(self).__name__)
+        if self.burn_in and runner.iter == self.burn_in:
+            self._copy(runner, model)
+        model.unsup_scale = ramp(runner.iter, self.burn_in, self.ramp_up)
+
+    def after_train(self, runner: Runner) -> None:
+        """Detach."""
+        self._phases.unregister(_NAME)
+
+    def _copy(self, runner: Runner, model: nn.Module) -> None:
+        if not runner.message_hub.get_info(_KEPT):
+            self._average(model, 1.0)
+
+    def _average(self, model: nn.Module, momentum: float) -> None:
+        for teacher, student in zip(model.teachers, model.students, strict=True):
+            ema_update(teacher, student, momentum, self.skip_buffers and momentum != 1)
+
+    def _clip(self, model: nn.Module) -> None:
+        for student in model.students:
+            clip_grad_norm_(student.parameters(), **self.clip_grad)

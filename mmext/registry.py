@@ -1,0 +1,118 @@
+"""Child registries of scope ``mmext``, one for every MMEngine registry.
+
+``type='mmext.X'`` works in any config of the ecosystem without ``custom_imports``: MMEngine imports
+this module when it meets the scope. It then would import every location of every plugin for one
+name. These registries look the name up in :data:`OWNERS` and import only the module that defines
+it, so a run that uses one optimizer wrapper never imports mmdet, PyAV or grpc.
+"""
+
+import difflib
+from importlib import import_module
+
+from mmengine import registry as _root
+from mmengine.logging import print_log
+from mmengine.registry import Registry
+
+#: Module -> names it registers. Importing the module must register all of them.
+OWNERS: dict[str, tuple[str, ...]] = {
+    'mmext.engine.hooks': ('CurvesHook', 'IterSeedHook', 'RichProgressHook'),
+    'mmext.engine.loops': ('ResumableIterTrainLoop',),
+    'mmext.datasets.digits': ('DigitsDataset',),
+    'mmext.datasets.letters': ('LettersDataset',),
+    'mmext.datasets.streams': ('MultiSourceSampler', 'SeededConcatDataset'),
+    'mmext.plugins.cst': (
+        'CycleSelfTraining',
+        'CycleTeacherHook',
+        'CycleValLoop',
+        'DistributionConsistency',
+        'DistributionConsistencyHook',
+    ),
+}
+
+#: Module prefix -> (packages it needs, extra that installs them).
+NEEDS: dict[str, tuple[tuple[str, ...], str]] = {
+    'mmext.plugins.cst': (('mmdet',), 'det'),
+}
+
+_OWNER_OF = {name: module for module, names in OWNERS.items() for name in names}
+
+
+class LazyRegistry(Registry):
+    """Registry that imports the owner of a name when the name is asked for."""
+
+    def import_from_location(self) -> None:
+        """Do nothing: :meth:`get` imports exactly the module that owns the name."""
+
+    def get(self, key: str):
+        """Return the class registered as ``key`` (``'X'`` or ``'mmext.X'``), or None.
+
+        Raises:
+            ImportError: The owner of ``key`` needs a package that is not installed; the message
+                names the extra that installs it.
+        """
+        scope, name = self.split_scope_key(key)
+        if scope in (None, self.scope) and name in _OWNER_OF and name not in self._module_dict:
+            import_owner(name)
+        found = super().get(key)
+        if found is None and scope in (None, self.scope):
+            close = difflib.get_close_matches(name, _OWNER_OF, n=3)
+            if close:
+                print_log(
+                    f'"{key}" is not a class of mmext; did you mean '
+                    + ' or '.join(f'"mmext.{match}"' for match in close)
+                    + '?',
+                    logger='current',
+                    level=30,
+                )
+        return found
+
+
+def import_owner(name: str) -> None:
+    """Import the module that registers ``name``.
+
+    Raises:
+        ImportError: A package that the module needs is missing.
+    """
+    module = _OWNER_OF[name]
+    try:
+        import_module(module)
+    except ImportError as error:
+        missing = (error.name or '').partition('.')[0]
+        for prefix, (packages, extra) in NEEDS.items():
+            if module.startswith(prefix) and missing in packages:
+                raise ImportError(
+                    f"type='mmext.{name}' needs the package {missing}, which is not installed: "
+                    f"pip install 'mmext[{extra}]'",
+                    name=error.name,
+                ) from error
+        raise
+
+
+def _child(name: str) -> LazyRegistry:
+    parent = getattr(_root, name)
+    return LazyRegistry(parent.name, parent=parent, scope='mmext', build_func=parent.build_func)
+
+
+RUNNERS = _child('RUNNERS')
+RUNNER_CONSTRUCTORS = _child('RUNNER_CONSTRUCTORS')
+LOOPS = _child('LOOPS')
+HOOKS = _child('HOOKS')
+STRATEGIES = _child('STRATEGIES')
+DATASETS = _child('DATASETS')
+DATA_SAMPLERS = _child('DATA_SAMPLERS')
+TRANSFORMS = _child('TRANSFORMS')
+MODELS = _child('MODELS')
+MODEL_WRAPPERS = _child('MODEL_WRAPPERS')
+WEIGHT_INITIALIZERS = _child('WEIGHT_INITIALIZERS')
+OPTIMIZERS = _child('OPTIMIZERS')
+OPTIM_WRAPPERS = _child('OPTIM_WRAPPERS')
+OPTIM_WRAPPER_CONSTRUCTORS = _child('OPTIM_WRAPPER_CONSTRUCTORS')
+PARAM_SCHEDULERS = _child('PARAM_SCHEDULERS')
+METRICS = _child('METRICS')
+EVALUATOR = _child('EVALUATOR')
+TASK_UTILS = _child('TASK_UTILS')
+VISUALIZERS = _child('VISUALIZERS')
+VISBACKENDS = _child('VISBACKENDS')
+LOG_PROCESSORS = _child('LOG_PROCESSORS')
+INFERENCERS = _child('INFERENCERS')
+FUNCTIONS = _child('FUNCTIONS')

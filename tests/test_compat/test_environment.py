@@ -1,0 +1,228 @@
+import importlib.metadata
+from collections import namedtuple
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from mmext.compat import environment
+
+
+@pytest.fixture
+def simulate(monkeypatch):
+    """Pretend that exactly these distributions and importable modules are there."""
+
+    def pretend(versions=None, modules=None):
+        def version(name):
+            if name not in (versions or {}):
+                raise importlib.metadata.PackageNotFoundError(name)
+            return versions[name]
+
+        def try_import(name):
+            found = (modules or {}).get(name, ModuleNotFoundError(f'No module named {name!r}'))
+            if isinstance(found, Exception):
+                return None, environment._line(found)
+            return found, ''
+
+        monkeypatch.setattr(importlib.metadata, 'version', version)
+        monkeypatch.setattr(environment, '_try_import', try_import)
+
+    return pretend
+
+
+def of(findings, check):
+    return [item for item in findings if item.check == check]
+
+
+def only(findings, check):
+    (item,) = of(findings, check)
+    return item
+
+
+def fake_torch(**rest):
+    values = {'__version__': '2.9.0', 'version': SimpleNamespace(cuda='12.8'), **rest}
+    return SimpleNamespace(tensor=torch.tensor, ones=torch.ones, **values)
+
+
+def test_the_environment_of_the_tests_is_sound():
+    findings = environment.diagnose()
+    # mmext:: configs are found where mmext is installed; the tests also run on a bare checkout.
+    errors = [item for item in findings if item.status == 'error']
+    assert [item for item in errors if item.check != 'mmext:: configs'] == []
+    torch_item, mmengine = only(findings, 'torch'), only(findings, 'mmengine')
+    assert torch_item.detail.startswith(torch.__version__)
+    assert only(findings, 'torchvision').status == 'ok'
+    assert importlib.metadata.version(mmengine.detail.split()[0]) in mmengine.detail
+
+
+def test_nothing_installed_is_a_report_not_a_crash(simulate):
+    simulate()
+    findings = environment.diagnose()
+    for check in ('torch', 'mmengine', 'numpy', 'mmcv ops'):
+        assert only(findings, check).status == 'error'
+    for check in ('mmcv', 'mmdet', 'mmpretrain', 'opencv'):
+        assert only(findings, check).status == 'info'
+    assert all(bool(item.mend) == (item.status in ('warning', 'error')) for item in findings)
+    assert not any('\n' in item.detail + item.mend for item in findings)
+
+
+def test_a_check_that_dies_is_a_finding(monkeypatch):
+    def check_dying():
+        yield environment.Finding('before', 'ok', '')
+        raise OSError('libsomething.so\nis broken')
+
+    monkeypatch.setattr(environment, 'CHECKS', (check_dying, environment.check_python))
+    findings = environment.diagnose()
+    assert only(findings, 'dying').detail == 'the check failed: OSError: libsomething.so is broken'
+    assert of(findings, 'python')
+
+
+@pytest.mark.parametrize(
+    ('version', 'status'), [((3, 9), 'error'), ((3, 12), 'ok'), ((3, 13), 'warning')]
+)
+def test_python_range(monkeypatch, version, status):
+    info = namedtuple('info', 'major minor')(*version)
+    monkeypatch.setattr(environment.sys, 'version_info', info)
+    assert next(environment.check_python()).status == status
+
+
+def test_both_flavours_at_once_overwrite_each_other(simulate):
+    simulate({'mmengine': '0.11.0rc3', 'onedl-mmengine': '0.10.12'}, {'mmengine': object()})
+    item = only(environment.check_openmmlab(), 'mmengine')
+    assert item.status == 'error' and 'overwrite' in item.detail
+    assert 'pip uninstall -y mmengine onedl-mmengine' in item.mend
+
+
+def test_versions_against_the_tested_ones(simulate):
+    modules = dict.fromkeys(('mmengine', 'mmcv', 'mmdet'), object())
+    simulate({'mmengine': '0.11.0rc3', 'mmcv-lite': '2.0.0', 'onedl-mmdetection': '3.5.1'}, modules)
+    findings = list(environment.check_openmmlab())
+    assert only(findings, 'mmengine').status == only(findings, 'mmdet').status == 'ok'
+    assert only(findings, 'mmcv').status == 'warning'
+    assert 'mmcv-lite==2.1.0' in only(findings, 'mmcv').mend
+    assert 'mixed' in only(findings, 'openmmlab').detail
+
+
+def test_mmdet_refuses_newer_mmcv(simulate):
+    modules = dict.fromkeys(('mmengine', 'mmcv', 'mmdet'), object())
+    for mmcv, refused in [('2.2.0', True), ('2.1.0', False)]:
+        simulate({'mmengine': '0.11.0rc3', 'mmcv': mmcv, 'mmdet': '3.3.0'}, modules)
+        errors = [item for item in environment.check_openmmlab() if item.status == 'error']
+        assert [item.check for item in errors] == (['mmdet'] if refused else [])
+
+
+def test_a_package_that_does_not_import(simulate):
+    simulate({'mmengine': '0.11.0rc3'}, {'mmengine': AttributeError('np.bool was removed')})
+    item = only(environment.check_openmmlab(), 'mmengine')
+    assert item.status == 'error' and 'np.bool was removed' in item.detail
+
+
+def test_torchvision_of_another_torch(simulate):
+    def nms(*_):
+        raise RuntimeError('operator torchvision::nms does not exist')
+
+    torchvision = SimpleNamespace(__version__='0.20', ops=SimpleNamespace(nms=nms))
+    simulate(modules={'torch': fake_torch(), 'torchvision': torchvision})
+    item = only(environment.check_torch(), 'torchvision')
+    assert item.status == 'error' and 'nms does not exist' in item.detail
+    assert "'torch==2.9.0' 'torchvision==0.24.*'" in item.mend
+
+
+@pytest.mark.parametrize(
+    ('architectures', 'status'),
+    [(['sm_80', 'sm_90'], 'ok'), (['sm_80', 'sm_86'], 'error'), (['sm_80', 'compute_80'], 'ok')],
+)
+def test_gpu_against_the_architectures_of_the_build(simulate, architectures, status):
+    cuda = SimpleNamespace(
+        is_available=lambda: True,
+        device_count=lambda: 1,
+        get_device_name=lambda index: 'H100',
+        get_device_capability=lambda index: (9, 0),
+        get_arch_list=lambda: architectures,
+    )
+    simulate(modules={'torch': fake_torch(cuda=cuda)})
+    assert only(environment.check_gpus(), 'gpu').status == status
+
+
+@pytest.mark.parametrize(('built', 'mend'), [('13.0', 'update the driver'), (None, 'CUDA build')])
+def test_driver_without_usable_gpu(simulate, monkeypatch, built, mend):
+    monkeypatch.delenv('CUDA_VISIBLE_DEVICES', raising=False)
+    monkeypatch.setattr(environment.shutil, 'which', lambda name: '/usr/bin/nvidia-smi')
+    cuda = SimpleNamespace(is_available=lambda: False)
+    torch_build = fake_torch(cuda=cuda, version=SimpleNamespace(cuda=built))
+    simulate(modules={'torch': torch_build})
+    item = only(environment.check_gpus(), 'gpu')
+    assert item.status == 'warning' and mend in item.mend
+    monkeypatch.setenv('CUDA_VISIBLE_DEVICES', '-1')
+    assert only(environment.check_gpus(), 'gpu').status == 'info'
+
+
+@pytest.mark.parametrize(
+    ('flavour', 'ext', 'status'),
+    [
+        ('compiled', object(), 'ok'),
+        ('compiled', ImportError('undefined symbol: _ZN3c10'), 'error'),
+        ('torchvision', object(), 'ok'),
+        ('torchvision', ImportError('torchvision'), 'error'),
+        ('off', ImportError('none'), 'error'),
+    ],
+)
+def test_mmcv_operators(simulate, flavour, ext, status):
+    ops = SimpleNamespace(flavour=lambda: flavour)
+    simulate(modules={'mmext.compat.mmcv_ops': ops, 'mmcv._ext': ext})
+    item = only(environment.check_mmcv_ops(), 'mmcv ops')
+    assert item.status == status
+    if flavour == 'compiled' and status == 'error':
+        assert 'undefined symbol' in item.detail and 'mmcv-lite' in item.mend
+
+
+def test_old_mmengine_traps(simulate, monkeypatch):
+    monkeypatch.setattr(environment, 'find_spec', lambda name: None)
+    simulate({'mmengine': '0.10.7', 'setuptools': '84.2', 'torch': '2.14.1'})
+    checks = [(item.check, item.status) for item in environment.check_known_traps()]
+    assert checks == [('setuptools', 'error'), ('resume', 'error')]
+    monkeypatch.setattr(environment, 'find_spec', lambda name: object())
+    simulate({'mmengine': '0.10.7', 'setuptools': '80.9', 'torch': '2.5.1'})
+    assert list(environment.check_known_traps()) == []
+    simulate({'onedl-mmengine': '0.10.12', 'setuptools': '84.2', 'torch': '2.14.1'})
+    assert list(environment.check_known_traps()) == []
+
+
+def test_opencv_twice_and_without_libgl(simulate):
+    both = {'opencv-python': '4.12', 'opencv-python-headless': '4.12'}
+    simulate(both, {'cv2': SimpleNamespace(__version__='4.12')})
+    item = only(environment.check_opencv(), 'opencv')
+    assert item.status == 'warning'
+    assert 'pip uninstall -y opencv-python opencv-python-headless' in item.mend
+    lost = ImportError('libGL.so.1: cannot open shared object file')
+    simulate({'opencv-python': '4.12'}, {'cv2': lost})
+    item = only(environment.check_opencv(), 'opencv')
+    assert item.status == 'error' and 'libGL.so.1' in item.detail
+    assert 'opencv-python-headless' in item.mend and 'libgl1' in item.mend
+
+
+def test_binaries_of_numpy_1(simulate):
+    def from_numpy(array):
+        raise RuntimeError('Numpy is not available')
+
+    numpy = SimpleNamespace(__version__='2.4', zeros=lambda size: [0.0])
+    old = ValueError('numpy.dtype size changed, may indicate binary incompatibility')
+    modules = {'numpy': numpy, 'torch': fake_torch(from_numpy=from_numpy), 'pycocotools._mask': old}
+    simulate({'pycocotools': '2.0.6'}, modules)
+    item = only(environment.check_numpy(), 'numpy')
+    assert item.status == 'error' and 'torch, pycocotools' in item.detail and 'numpy<2' in item.mend
+    simulate({}, {'numpy': numpy, 'torch': fake_torch(from_numpy=lambda array: None)})
+    assert only(environment.check_numpy(), 'numpy').status == 'ok'
+
+
+def test_configs_that_are_not_found(monkeypatch):
+    from mmengine.config import utils
+
+    monkeypatch.delitem(utils.MODULE2PACKAGE, 'mmext')
+    item = only(environment.check_configs(), 'mmext:: configs')
+    assert item.status == 'error' and 'mmext::_base_/default_runtime.py' in item.detail
+
+
+def test_importing_the_module_needs_the_standard_library_only():
+    imported = {name.partition('.')[0] for name in vars(environment) if not name.startswith('_')}
+    assert not imported & {'torch', 'mmengine', 'rich', 'numpy', 'mmext'}

@@ -1,0 +1,324 @@
+import copy
+
+import numpy as np
+import pytest
+import torch
+from detectors import FAMILIES, batch, build, cycle, fcos, sample
+from mmengine.structures import InstanceData
+
+NETWORKS = ('teacher1', 'teacher2', 'student1', 'student2')
+
+
+def unsupervised(model, inputs, samples, student):
+    """Sum of the unsupervised losses of one student and its gradients."""
+    torch.manual_seed(0)
+    losses = model.loss(inputs, samples)
+    part = {k: v for k, v in losses.items() if k.startswith(f'student{student}_unsup_')}
+    total, _ = model.parse_losses(part)
+    network = getattr(model, f'student{student}')
+    parameters = [p for p in network.parameters() if p.requires_grad]
+    return total, torch.autograd.grad(total, parameters, allow_unused=True)
+
+
+def same(first, second):
+    return all(
+        (a is None and b is None) or torch.equal(a, b) for a, b in zip(first, second, strict=True)
+    )
+
+
+@pytest.mark.parametrize('family', FAMILIES)
+def test_each_teacher_teaches_the_other_student_only(family):
+    # Without reweighting, which by design looks at both teachers.
+    plain = dict(type='mmext.DistributionConsistency', kind='none')
+    model = build(cycle(FAMILIES[family](), consistency=plain))
+    model.train()
+    inputs, samples = batch()
+    before = {s: unsupervised(model, inputs, samples, s)[1] for s in (1, 2)}
+    with torch.no_grad():
+        for parameter in model.teacher1.parameters():
+            parameter.mul_(-1.5)
+    after = {s: unsupervised(model, inputs, samples, s)[1] for s in (1, 2)}
+    assert same(before[1], after[1]), 'T1 reached S1'
+    assert not same(before[2], after[2]), 'T1 does not reach S2'
+
+
+def test_poisoned_labels_of_a_teacher_reach_the_other_student_only(monkeypatch):
+    model = build(cycle(fcos()))
+    model.train()
+    inputs, samples = batch()
+
+    def pseudo(label_of_teacher1):
+        def made(label):
+            return [
+                InstanceData(
+                    bboxes=torch.tensor([[8.0, 8, 40, 40]]),
+                    labels=torch.tensor([label]),
+                    scores=torch.ones(1),
+                    weights=torch.ones(1),
+                )
+                for _ in range(2)
+            ]
+
+        return lambda *args: ([made(label_of_teacher1), made(1)], {})
+
+    monkeypatch.setattr(model, 'pseudo_instances', pseudo(1))
+    clean = {s: unsupervised(model, inputs, samples, s)[0] for s in (1, 2)}
+    monkeypatch.setattr(model, 'pseudo_instances', pseudo(2))
+    poisoned = {s: unsupervised(model, inputs, samples, s)[0] for s in (1, 2)}
+    assert torch.equal(clean[1], poisoned[1])
+    assert not torch.equal(clean[2], poisoned[2])
+
+
+@pytest.mark.parametrize('family', FAMILIES)
+@pytest.mark.parametrize('kind', ['js', 'exp_kl', 'score'])
+def test_identical_teachers_give_weight_one_and_different_ones_less(family, kind):
+    consistency = dict(type='mmext.DistributionConsistency', kind=kind, box_term=True)
+    model = build(cycle(FAMILIES[family](), consistency=consistency))
+    model.train()
+    inputs, samples = batch()
+    pseudo, statistics = model.pseudo_instances(inputs['unsup_teacher'], samples['unsup_teacher'])
+    different = torch.cat([found.weights for teacher in pseudo for found in teacher])
+    assert len(different) and (different < 1).any() and (different >= 0).all()
+    model.teacher2.load_state_dict(model.teacher1.state_dict())
+    pseudo, statistics = model.pseudo_instances(inputs['unsup_teacher'], samples['unsup_teacher'])
+    equal = torch.cat([found.weights for teacher in pseudo for found in teacher])
+    # Regressed boxes go through float32 IoU.
+    torch.testing.assert_close(equal, torch.ones_like(equal), rtol=0, atol=1e-4)
+    assert statistics['dcr/agreement'] == 1
+    assert statistics['dcr/js_mean'] < 1e-6
+
+
+@pytest.mark.parametrize('family', FAMILIES)
+def test_weights_reach_the_students_losses(family):
+    model = build(cycle(FAMILIES[family]()))
+    model.train()
+    inputs, samples = batch()
+    model.consistency.share = 0.0
+    unweighted = unsupervised(model, inputs, samples, 1)[0]
+    model.consistency.share = 1.0
+    assert not torch.equal(unweighted, unsupervised(model, inputs, samples, 1)[0])
+
+
+@pytest.mark.parametrize('family', FAMILIES)
+def test_no_pseudo_box_gives_zero_loss_and_a_whole_graph(family):
+    model = build(cycle(FAMILIES[family](), semi_train_cfg=dict(score_thr=1.0)))
+    model.train()
+    inputs, samples = batch()
+    losses = model.loss(inputs, samples)
+    total, logs = model.parse_losses(losses)
+    total.backward()
+    assert all(float(v) == 0 for k, v in logs.items() if '_unsup_' in k and 'loss' in k)
+    for student in model.students:
+        assert all(p.grad is not None for p in student.parameters() if p.requires_grad)
+    assert all(p.grad is None for teacher in model.teachers for p in teacher.parameters())
+    assert torch.isfinite(total)
+
+
+def test_a_teacher_that_writes_nan_teaches_nothing():
+    model = build(cycle(fcos()))
+    model.train()
+    with torch.no_grad():
+        for parameter in model.teacher2.bbox_head.parameters():
+            parameter.fill_(float('nan'))
+    inputs, samples = batch()
+    total, logs = model.parse_losses(model.loss(inputs, samples))
+    assert torch.isfinite(total) and logs['pseudo/teacher2'] == 0
+
+
+def test_labelled_images_without_boxes_train():
+    model = build(cycle(fcos()))
+    model.train()
+    inputs, samples = batch()
+    samples['sup'] = [sample(), sample()]
+    assert torch.isfinite(model.parse_losses(model.loss(inputs, samples))[0])
+
+
+def test_burn_in_is_supervised_only():
+    model = build(cycle(fcos()))
+    model.train()
+    model.unsup_scale = 0.0
+    inputs, samples = batch()
+    losses = model.loss(inputs, samples)
+    assert losses and all('_sup_' in key for key in losses)
+
+
+def test_ignored_boxes_weigh_nothing_and_are_no_background():
+    cfg = cycle(fcos(), semi_train_cfg=dict(score_thr=0.999, ignore_score_thr=0.002))
+    model = build(cfg)
+    model.train()
+    inputs, samples = batch()
+    pseudo, statistics = model.pseudo_instances(inputs['unsup_teacher'], samples['unsup_teacher'])
+    weights = torch.cat([found.weights for teacher in pseudo for found in teacher])
+    assert len(weights) and (weights == 0).all() and statistics['pseudo/teacher1'] == 0
+
+
+def test_own_branches_go_to_their_student():
+    model = build(cycle(fcos()))
+    model.train()
+    inputs, samples = batch()
+    shared = unsupervised(model, inputs, samples, 2)[0]
+    inputs['unsup_student1'], samples['unsup_student1'] = (
+        torch.randn_like(inputs['unsup_student']),
+        copy.deepcopy(samples['unsup_student']),
+    )
+    inputs['unsup_student2'], samples['unsup_student2'] = (
+        inputs.pop('unsup_student'),
+        samples.pop('unsup_student'),
+    )
+    assert torch.equal(shared, unsupervised(model, inputs, samples, 2)[0])
+    del inputs['unsup_student2']
+    with pytest.raises(KeyError, match="no branch 'unsup_student2'"):
+        model.loss(inputs, samples)
+
+
+def test_boxes_move_with_the_views():
+    model = build(cycle(fcos()))
+    weak, strong = sample(), sample()
+    weak.set_metainfo(dict(homography_matrix=np.diag([2.0, 2.0, 1.0])))
+    shift = np.eye(3)
+    shift[0, 2] = 5.0
+    strong.set_metainfo(dict(homography_matrix=shift))
+    found = InstanceData(
+        bboxes=torch.tensor([[4.0, 4, 20, 20], [0, 0, 60, 60]]),
+        labels=torch.tensor([0, 1]),
+        weights=torch.tensor([0.5, 1.0]),
+    )
+    (target,) = model.project([found], [strong])
+    torch.testing.assert_close(
+        target.gt_instances.bboxes, torch.tensor([[9.0, 4, 25, 20], [5, 0, 64, 60]])
+    )
+    assert target.gt_instances.weights.tolist() == [0.5, 1.0]
+    strong.set_metainfo(dict(homography_matrix=np.array([[1, 0, 100.0], [0, 1, 0], [0, 0, 1]])))
+    assert len(model.project([found], [strong])[0].gt_instances) == 0
+
+
+def test_pseudo_boxes_come_back_to_the_original_image():
+    model = build(cycle(fcos()))
+    inputs, samples = batch()
+    plain, _ = model.pseudo_instances(inputs['unsup_teacher'], samples['unsup_teacher'])
+    for weak in samples['unsup_teacher']:
+        weak.set_metainfo(dict(homography_matrix=np.diag([2.0, 2.0, 1.0]), ori_shape=(32, 32)))
+    halved, _ = model.pseudo_instances(inputs['unsup_teacher'], samples['unsup_teacher'])
+    torch.testing.assert_close(halved[0][0].bboxes, plain[0][0].bboxes / 2)
+
+
+def test_teachers_never_leave_eval_mode_and_never_train():
+    model = build(cycle(fcos()))
+    model.train()
+    assert all(not module.training for t in model.teachers for module in t.modules())
+    assert all(s.training for s in model.students)
+    assert not any(p.requires_grad for t in model.teachers for p in t.parameters())
+
+
+def test_the_students_start_apart():
+    model = build(cycle(fcos()))
+    heads = [student.bbox_head.cls_convs[0].conv.weight for student in model.students]
+    assert not torch.equal(*heads)
+
+
+@pytest.mark.parametrize('network', [*NETWORKS, 'ensemble'])
+def test_predictions_come_from_the_named_network(network):
+    model = build(cycle(fcos(), semi_test_cfg=dict(predict_on=network))).eval()
+    images = torch.randn(1, 3, 64, 64)
+    (got,) = model.predict(images, [sample()])
+    if network == 'ensemble':
+        assert 0 < len(got.pred_instances) <= 20
+        model.teacher2.load_state_dict(model.teacher1.state_dict())
+        (got,) = model.predict(images, [sample()])
+        network = 'teacher1'
+    (expected,) = getattr(model, network).predict(images, [sample()])
+    torch.testing.assert_close(got.pred_instances.scores, expected.pred_instances.scores)
+    torch.testing.assert_close(got.pred_instances.bboxes, expected.pred_instances.bboxes)
+
+
+def test_tensor_mode_and_features():
+    model = build(cycle(fcos())).eval()
+    images = torch.randn(1, 3, 64, 64)
+    torch.testing.assert_close(model(images), model.teacher1(images))
+    torch.testing.assert_close(model.extract_feat(images), model.teacher1.extract_feat(images))
+
+
+# --- checkpoints -------------------------------------------------------------------------------
+
+
+def test_plain_detector_checkpoint_fills_all_four():
+    model, plain = build(cycle(fcos())), build(fcos(), seed=7)
+    model.load_state_dict(plain.state_dict(), strict=False)
+    for name in NETWORKS:
+        for key, value in plain.state_dict().items():
+            assert torch.equal(getattr(model, name).state_dict()[key], value)
+    assert not model.teachers_loaded
+
+
+def test_mean_teacher_checkpoint_fills_both_pairs():
+    semi = dict(
+        type='SemiBaseDetector',
+        detector=fcos(),
+        semi_train_cfg=dict(),
+        semi_test_cfg=dict(),
+        data_preprocessor=dict(
+            type='MultiBranchDataPreprocessor', data_preprocessor=fcos()['data_preprocessor']
+        ),
+    )
+    other = build(semi, seed=7)
+    with torch.no_grad():
+        other.teacher.bbox_head.conv_cls.bias.add_(1)
+    model = build(cycle(fcos()))
+    model.load_state_dict(other.state_dict(), strict=False)
+    for name in NETWORKS:
+        source = getattr(other, name[:-1]).state_dict()
+        for key, value in source.items():
+            assert torch.equal(getattr(model, name).state_dict()[key], value)
+    assert model.teachers_loaded
+
+
+def test_own_checkpoint():
+    model, other = build(cycle(fcos())), build(cycle(fcos()), seed=7)
+    model.load_state_dict(other.state_dict())
+    assert all(torch.equal(a, b) for a, b in zip(model.parameters(), other.parameters(), strict=True))
+    assert model.teachers_loaded
+
+
+def test_checkpoint_of_another_architecture_is_refused():
+    from mmengine.runner import load_state_dict
+
+    model = build(cycle(fcos()))
+    with pytest.raises(ValueError, match='another architecture'):
+        load_state_dict(model, torch.nn.Linear(3, 3).state_dict())
+
+
+# --- bad input ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    'changes, message',
+    [
+        (dict(semi_test_cfg=dict(predict_on='student')), "predict_on='student'.*teacher1"),
+        (dict(semi_test_cfg=dict(predict='teacher1')), "no key \\['predict'\\]"),
+        (dict(semi_train_cfg=dict(cls_pseudo_thr=0.5)), 'cls_pseudo_thr.*score_thr'),
+        (dict(semi_train_cfg=dict(score_thr=50)), 'score_thr=50'),
+        (dict(semi_train_cfg=dict(score_thr=0.3, ignore_score_thr=0.5)), 'ignore_score_thr=0.5'),
+        (dict(semi_train_cfg=dict(unsup_weight=-1)), 'unsup_weight=-1'),
+        (dict(consistency=dict(type='mmext.DistributionConsistency', kind='cos')), "kind='cos'"),
+        (dict(consistency=dict(type='mmext.DistributionConsistency', floor=2)), 'floor=2'),
+        (dict(consistency=dict(type='mmext.DistributionConsistency', temperature=0)), 'temperature'),
+    ],
+)
+def test_bad_settings_are_named(changes, message):
+    with pytest.raises(ValueError, match=message):
+        build(cycle(fcos(), **changes))
+
+
+def test_predict_on_is_checked_when_set_later():
+    model = build(cycle(fcos()))
+    with pytest.raises(ValueError, match="predict_on='student'"):
+        model.predict_on = 'student'
+
+
+def test_missing_homography_is_named():
+    model = build(cycle(fcos()))
+    inputs, samples = batch()
+    for weak in samples['unsup_teacher']:
+        weak.pop('homography_matrix')
+    with pytest.raises(KeyError, match='homography_matrix.*PackDetInputs'):
+        model.loss(inputs, samples)

@@ -1,0 +1,269 @@
+"""Cycle self-training as a run: resume, ranks, averages, validation, logs."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from mmengine.runner import Runner
+from runs import config, hook
+
+from mmext.plugins.cst.functional import ramp
+
+NETWORKS = ('teacher1', 'teacher2', 'student1', 'student2')
+
+
+def train(cfg):
+    runner = Runner.from_cfg(cfg)
+    runner.train()
+    return runner
+
+
+def state_of(runner_or_path):
+    if isinstance(runner_or_path, Path):
+        return torch.load(runner_or_path, weights_only=False)
+    return dict(runner_or_path.model.state_dict())
+
+
+def equal(first, second):
+    return first.keys() == second.keys() and all(torch.equal(first[k], second[k]) for k in first)
+
+
+@pytest.fixture(scope='module')
+def finished(scenes, tmp_path_factory):
+    """A run of 5 iterations with a burn-in of 2 and a checkpoint after each."""
+    cfg = config(scenes, tmp_path_factory.mktemp('finished'), max_iters=5)
+    return train(cfg)
+
+
+@pytest.mark.parametrize('at', [1, 3])
+def test_resumed_equals_uninterrupted_bit_for_bit(finished, scenes, tmp_path, at):
+    cfg = config(scenes, tmp_path, max_iters=5)
+    cfg.load_from = str(Path(finished.work_dir) / f'iter_{at}.pth')
+    cfg.resume = True
+    resumed = train(cfg)
+    assert equal(state_of(finished), state_of(resumed))
+    old, new = (
+        torch.load(Path(run.work_dir) / 'iter_5.pth', weights_only=False)['optimizer']['state']
+        for run in (finished, resumed)
+    )
+    assert old.keys() == new.keys()
+    for index, state in old.items():
+        assert all(torch.equal(state[name], new[index][name]) for name in state)
+
+
+def test_unsupervised_losses_and_diagnostics_are_logged(finished):
+    scalars = finished.message_hub.log_scalars
+    for key in (
+        'student1_unsup_loss_cls',
+        'student2_unsup_loss_bbox',
+        'pseudo/teacher1',
+        'dcr/weight_mean',
+        'dcr/js_mean',
+    ):
+        assert f'train/{key}' in scalars, key
+    assert len(scalars['train/student1_unsup_loss_cls']._log_history) == 3  # not in the burn-in
+    assert len(scalars['train/student1_sup_loss_cls']._log_history) == 5
+
+
+def test_validation_reports_every_network_and_returns(finished):
+    metrics = finished.val_loop.run()
+    assert {key.partition('/')[0] for key in metrics} == {'teacher1', 'teacher2'}
+    assert all(key.split('/')[1] == 'coco' for key in metrics)
+    assert finished.model.predict_on == 'teacher1'
+    finished.val_loop.networks = None
+    finished.model.predict_on = 'student2'
+    metrics = finished.val_loop.run()
+    assert {key.partition('/')[0] for key in metrics} == {'student2'}
+    finished.model.predict_on = 'teacher1'
+
+
+def test_validation_refuses_unknown_networks(scenes, tmp_path):
+    cfg = config(scenes, tmp_path)
+    cfg.val_cfg.networks = ['teacher1', 'teacher3']
+    runner = Runner.from_cfg(cfg)
+    with pytest.raises(ValueError, match='teacher3'):
+        runner.train()
+
+
+def test_teachers_follow_by_hand_computation(scenes, tmp_path):
+    """The teachers after each iteration from the students' checkpoints alone."""
+    cfg = config(scenes, tmp_path, max_iters=4)
+    hook(cfg, 'CycleTeacherHook').momentum = 0.1
+    train(cfg)
+    states = [state_of(tmp_path / f'iter_{i}.pth')['state_dict'] for i in range(1, 5)]
+    for before, after, iteration in zip(states, states[1:], (1, 2, 3), strict=False):
+        for index in '12':
+            for key, student in after.items():
+                if not key.startswith(f'student{index}.'):
+                    continue
+                name = key.replace('student', 'teacher')
+                is_buffer = 'running' in key or 'num_batches' in key
+                if is_buffer:
+                    assert torch.equal(after[name], student), name
+                    continue
+                # At iteration 2 the burn-in ends: the teacher starts from its student's weights.
+                start = before[key if iteration == 2 else name].double()
+                expected = 0.9 * start + 0.1 * student.double()
+                torch.testing.assert_close(after[name].double(), expected, rtol=1e-5, atol=1e-6)
+
+
+def test_the_average_follows_updates_not_micro_batches(scenes, tmp_path):
+    cfg = config(scenes, tmp_path, max_iters=4)
+    cfg.optim_wrapper.accumulative_counts = 2
+    hook(cfg, 'CycleTeacherHook').update(burn_in=0)
+    train(cfg)
+    states = [state_of(tmp_path / f'iter_{i}.pth')['state_dict'] for i in range(1, 5)]
+
+    def teachers(state):
+        return {k: v for k, v in state.items() if k.startswith('teacher') and 'running' not in k}
+
+    # Steps happen at the end of iterations 2 and 4.
+    parameters = [
+        {k: v for k, v in teachers(s).items() if 'num_batches' not in k} for s in states
+    ]
+    assert not equal(parameters[0], parameters[1])
+    assert equal(parameters[1], parameters[2])
+    assert not equal(parameters[2], parameters[3])
+
+
+def test_loaded_teachers_are_not_overwritten(finished, scenes, tmp_path):
+    source = Path(finished.work_dir) / 'iter_5.pth'
+    loaded = torch.load(source, weights_only=False)['state_dict']
+    for mean in (False, True):
+        cfg = config(scenes, tmp_path / str(mean), max_iters=3)
+        hook(cfg, 'CycleTeacherHook').momentum = 1e-9
+        path = tmp_path / f'{mean}.pth'
+        state = loaded
+        if mean:
+            state = {
+                k.replace('1.', '.', 1): v
+                for k, v in loaded.items()
+                if k.startswith(('teacher1.', 'student1.'))
+            }
+        torch.save(dict(state_dict=state), path)
+        cfg.load_from = str(path)
+        runner = train(cfg)
+        key = 'teacher1.bbox_head.conv_cls.weight'
+        torch.testing.assert_close(
+            runner.model.state_dict()[key], loaded[key], rtol=1e-5, atol=1e-7
+        )
+        student = runner.model.state_dict()[key.replace('teacher', 'student')]
+        assert not torch.allclose(student, loaded[key], rtol=1e-5, atol=1e-7)
+
+
+def test_students_are_clipped_each_for_itself(scenes, tmp_path):
+    cfg = config(scenes, tmp_path, max_iters=1)
+    hook(cfg, 'CycleTeacherHook').clip_grad = dict(max_norm=0.01)
+    runner = Runner.from_cfg(cfg)
+    norms = []
+
+    def watch(optimizer, *_):
+        for student in runner.model.students:
+            norms.append(torch.cat([p.grad.flatten() for p in student.parameters()]).norm())
+
+    original = runner.build_optim_wrapper
+
+    def build(cfg):
+        wrapper = original(cfg)
+        # Registered before the hook's, so it runs first: keep it last by registering late.
+        runner.late = wrapper
+        return wrapper
+
+    runner.build_optim_wrapper = build
+    runner.register_hook(_Late(watch), priority='LOWEST')
+    runner.train()
+    assert len(norms) == 2
+    for norm in norms:
+        torch.testing.assert_close(norm, torch.tensor(0.01), rtol=1e-3, atol=0)
+
+
+def _Late(watch):
+    from mmengine.hooks import Hook
+
+    class Watch(Hook):
+        def before_train(self, runner):
+            runner.optim_wrapper.optimizer.register_step_pre_hook(watch)
+
+    return Watch()
+
+
+def test_nothing_stays_attached_after_the_run(finished):
+    assert type(finished.optim_wrapper).__name__ == 'OptimWrapper'
+    assert not finished.optim_wrapper.optimizer._optimizer_step_post_hooks
+
+
+def test_collapse_is_reported(scenes, tmp_path, monkeypatch):
+    cfg = config(scenes, tmp_path, max_iters=4)
+    hook(cfg, 'CycleTeacherHook').burn_in = 0
+    hook(cfg, 'DistributionConsistencyHook').update(interval=1, patience=3, collapse_js=1.0)
+    runner = Runner.from_cfg(cfg)
+    said = []
+    monkeypatch.setattr(runner.logger, 'warning', lambda text, *_: said.append(text))
+    runner.train()
+    assert sum('collapsed' in text for text in said) == 1
+
+
+def test_schedule_of_the_reweighting(scenes, tmp_path):
+    cfg = config(scenes, tmp_path, max_iters=4)
+    hook(cfg, 'DistributionConsistencyHook').update(start=1, ramp_up=2, floor=0.25, temperature=2.0)
+    runner = Runner.from_cfg(cfg)
+    shares = []
+    runner.register_hook(_Spy(lambda: shares.append(runner.model.consistency.share)))
+    runner.train()
+    assert shares == [ramp(i, 1, 2) for i in range(4)]
+    assert runner.model.consistency.floor == 0.25
+    assert runner.model.consistency.temperature == 2.0
+
+
+def _Spy(look):
+    from mmengine.hooks import Hook
+
+    class Spy(Hook):
+        priority = 'LOWEST'
+
+        def before_train_iter(self, runner, batch_idx, data_batch=None):
+            look()
+
+    return Spy()
+
+
+@pytest.mark.parametrize(
+    'settings, message',
+    [
+        (dict(momentum=0.996), 'momentum=0.996.*weight of the student'),
+        (dict(burn_in=-1), 'burn_in=-1'),
+    ],
+)
+def test_bad_hook_settings(settings, message):
+    from mmext.plugins.cst import CycleTeacherHook
+
+    with pytest.raises(ValueError, match=message):
+        CycleTeacherHook(**settings)
+
+
+def test_hooks_refuse_another_model(scenes, tmp_path):
+    cfg = config(scenes, tmp_path, name='supervised_fcos_r18_digits.py')
+    cfg.custom_hooks.append(dict(type='mmext.CycleTeacherHook'))
+    with pytest.raises(TypeError, match='mmext.CycleSelfTraining, but the model is FCOS'):
+        Runner.from_cfg(cfg).train()
+
+
+def test_two_ranks_stay_identical(scenes, tmp_path):
+    here = Path(__file__).resolve().parent
+    root = here.parents[2]
+    command = [
+        sys.executable, '-m', 'torch.distributed.run', '--standalone', '--nproc_per_node=2',
+        str(here / 'rank_worker.py'), str(scenes), str(tmp_path),
+    ]  # fmt: skip
+    environment = {**os.environ, 'PYTHONPATH': str(root), 'OMP_NUM_THREADS': '1'}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=240)
+    assert done.returncode == 0, done.stderr[-3000:]
+    first, second = (state_of(tmp_path / f'rank{rank}.pth') for rank in (0, 1))
+    # BN statistics are each rank's own, as everywhere in MMDetection.
+    shared = [k for k in first if 'running' not in k and 'num_batches' not in k]
+    assert all(torch.equal(first[k], second[k]) for k in shared)
+    assert not torch.equal(first['student1.bbox_head.conv_cls.weight'],
+                           first['student2.bbox_head.conv_cls.weight'])

@@ -1,0 +1,60 @@
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from mmengine.config import Config
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture
+def config(tmp_path):
+    (tmp_path / 'base.py').write_text("model = dict(type='A', depth=18)\nlr = 0.1\n")
+    path = tmp_path / 'child.py'
+    path.write_text(
+        "_base_ = 'base.py'\nmodel = dict(depth=50)\nstages = [dict(width=1), dict(width=2)]\n"
+    )
+    return str(path)
+
+
+RESOLVED = {'model': {'type': 'A', 'depth': 50}, 'lr': 0.2, 'stages': [{'width': 1}, {'width': 7}]}
+OPTIONS = ['--cfg-options', 'stages.1.width=7', 'lr=0.2']
+
+
+@pytest.fixture
+def print_config(tool, config):
+    return lambda *argv: tool('print_config').main([config, *OPTIONS, *argv])
+
+
+def test_what_is_printed_is_the_resolved_config(print_config, capsys):
+    print_config()
+    printed = capsys.readouterr().out
+    assert Config.fromstring(printed, '.py').to_dict() == RESOLVED
+
+
+@pytest.mark.parametrize('suffix', ['py', 'json', 'yml'])
+def test_what_is_written_is_the_resolved_config(print_config, tmp_path, suffix, capsys):
+    out = str(tmp_path / f'all.{suffix}')
+    print_config('--out', out)
+    assert Config.fromfile(out).to_dict() == RESOLVED
+    assert capsys.readouterr().out == ''
+
+
+def test_an_unknown_format_is_refused(print_config, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        print_config('--out', 'all.txt')
+    assert stopped.value.code == 2 and 'all.txt' in capsys.readouterr().err
+
+
+def test_a_checkout_runs_without_installation_and_reports_one_line(tmp_path, toy_environment):
+    command = [sys.executable, ROOT / 'tools' / 'print_config.py', 'lost.py']
+    result = subprocess.run(
+        command, env=toy_environment, cwd=tmp_path, capture_output=True, text=True
+    )
+    assert result.returncode == 2
+    assert result.stdout == ''
+    assert result.stderr.splitlines()[-1] == (
+        'print_config.py: error: config file lost.py does not exist'
+    )
+    assert 'Traceback' not in result.stderr

@@ -1,0 +1,78 @@
+#!/usr/bin/env python
+"""Train any config of mmext, mmdet or mmpretrain.
+
+Examples:
+    python tools/train.py mmext::cst/<config>.py --work-dir work_dirs/cst
+    python tools/train.py path/to/config.py --resume --cfg-options train_cfg.max_epochs=3
+    bash tools/dist_train.sh path/to/config.py 2
+"""
+
+import argparse
+import os
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+
+if find_spec('mmext') is None:
+    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from mmext.compat.distributed import LAUNCHERS
+from mmext.engine import launch
+
+
+def parse_args(argv: list[str] | None) -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(
+        prog='train.py', description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument('config', help='path, or package::path below the configs of a package')
+    parser.add_argument(
+        '--work-dir', help='folder of logs and checkpoints (default: work_dirs/<config name>)'
+    )
+    parser.add_argument(
+        '--resume',
+        nargs='?',
+        const='auto',
+        metavar='CKPT',
+        help='go on from this checkpoint; without CKPT from the latest in the work dir, if any',
+    )
+    parser.add_argument('--amp', action='store_true', help='train in mixed precision (GPU)')
+    parser.add_argument(
+        '--auto-scale-lr',
+        action='store_true',
+        help='scale the learning rate by total batch size / auto_scale_lr.base_batch_size',
+    )
+    parser.add_argument(
+        '--cfg-options',
+        nargs='+',
+        action=launch.CfgOptions,
+        metavar='KEY=VALUE',
+        help='override keys of the config: a.b=1 c="[1,2]" d.0.e=x',
+    )
+    parser.add_argument(
+        '--launcher', choices=LAUNCHERS, default='none', help='what has started the ranks'
+    )
+    # torch.distributed.launch passes it; torchrun sets LOCAL_RANK instead.
+    parser.add_argument('--local_rank', '--local-rank', type=int, default=0, help=argparse.SUPPRESS)
+    return parser.parse_args(argv)
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Train as the command line says; exit with code 2 on mistakes in it."""
+    args = parse_args(argv)
+    os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
+    with launch.user_errors('train.py'):
+        cfg = launch.load_config(args.config, args.cfg_options)
+        launch.prepare(
+            cfg,
+            work_dir=args.work_dir,
+            resume=args.resume,
+            amp=args.amp,
+            auto_scale_lr=args.auto_scale_lr,
+            launcher=args.launcher,
+        )
+    launch.build_runner(cfg).train()
+
+
+if __name__ == '__main__':
+    main()
