@@ -16,7 +16,6 @@ from pathlib import Path
 if find_spec('mmext') is None:
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from mmext.compat.distributed import LAUNCHERS
 from mmext.engine import launch
 
 
@@ -27,21 +26,9 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
     )
     parser.add_argument('config', help='path, or package::path below the configs of a package')
     parser.add_argument('checkpoint', help='weights to evaluate')
-    parser.add_argument('--work-dir', help='folder of the logs (default: work_dirs/<config name>)')
     parser.add_argument('--out', metavar='PKL', help='pickle file for the predictions')
     parser.add_argument('--show-dir', metavar='DIR', help='folder for images with the predictions')
-    parser.add_argument(
-        '--cfg-options',
-        nargs='+',
-        action=launch.CfgOptions,
-        metavar='KEY=VALUE',
-        help='override keys of the config: a.b=1 c="[1,2]" d.0.e=x',
-    )
-    parser.add_argument(
-        '--launcher', choices=LAUNCHERS, default='none', help='what has started the ranks'
-    )
-    # torch.distributed.launch passes it; torchrun sets LOCAL_RANK instead.
-    parser.add_argument('--local_rank', '--local-rank', type=int, default=0, help=argparse.SUPPRESS)
+    launch.add_common_arguments(parser)
     return parser.parse_args(argv)
 
 

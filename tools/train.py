@@ -16,7 +16,6 @@ from pathlib import Path
 if find_spec('mmext') is None:
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from mmext.compat.distributed import LAUNCHERS
 from mmext.engine import launch
 
 
@@ -26,9 +25,6 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
         prog='train.py', description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument('config', help='path, or package::path below the configs of a package')
-    parser.add_argument(
-        '--work-dir', help='folder of logs and checkpoints (default: work_dirs/<config name>)'
-    )
     parser.add_argument(
         '--resume',
         nargs='?',
@@ -42,18 +38,7 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
         action='store_true',
         help='scale the learning rate by total batch size / auto_scale_lr.base_batch_size',
     )
-    parser.add_argument(
-        '--cfg-options',
-        nargs='+',
-        action=launch.CfgOptions,
-        metavar='KEY=VALUE',
-        help='override keys of the config: a.b=1 c="[1,2]" d.0.e=x',
-    )
-    parser.add_argument(
-        '--launcher', choices=LAUNCHERS, default='none', help='what has started the ranks'
-    )
-    # torch.distributed.launch passes it; torchrun sets LOCAL_RANK instead.
-    parser.add_argument('--local_rank', '--local-rank', type=int, default=0, help=argparse.SUPPRESS)
+    launch.add_common_arguments(parser)
     return parser.parse_args(argv)
 
 

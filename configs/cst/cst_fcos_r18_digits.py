@@ -2,7 +2,7 @@
 _base_ = [
     '../_base_/models/fcos_r18_digits.py',
     '../_base_/datasets/digit_scenes_semi.py',
-    '../_base_/schedules/digits_1400.py',
+    '../_base_/schedules/digits_900.py',
     '../_base_/default_runtime.py',
 ]
 
@@ -12,7 +12,7 @@ model = dict(
     consistency=dict(
         type='mmext.DistributionConsistency', kind='js', temperature=0.25, normalize=True
     ),
-    semi_train_cfg=dict(score_thr=0.5, ignore_score_thr=0.25, score_power=0.5, unsup_weight=1.0),
+    semi_train_cfg=dict(score_thr=0.45, ignore_score_thr=0.2, score_power=0.5, unsup_weight=1.0),
     semi_test_cfg=dict(predict_on='teacher1'),
     data_preprocessor=dict(
         type='MultiBranchDataPreprocessor', data_preprocessor=_base_.preprocessor
@@ -22,12 +22,12 @@ custom_hooks = [
     *_base_.custom_hooks,
     dict(
         type='mmext.CycleTeacherHook',
-        momentum=0.004,
-        burn_in=600,
-        ramp_up=200,
+        momentum=0.008,
+        burn_in=400,
+        ramp_up=100,
         clip_grad=dict(max_norm=10),
     ),
     dict(type='mmext.DistributionConsistencyHook'),
 ]
 val_cfg = dict(_delete_=True, type='mmext.CycleValLoop', networks=['teacher1', 'teacher2'])
-auto_scale_lr = dict(base_batch_size=16)
+auto_scale_lr = dict(base_batch_size=12)

@@ -50,8 +50,9 @@ val_evaluator = dict(type='Accuracy', topk=1)
 train_cfg = dict(by_epoch=True, max_epochs=4, val_interval=4)
 val_cfg = dict()
 optim_wrapper = dict(optimizer=dict(type='AdamW', lr=0.002, weight_decay=0.01))
-param_scheduler = [dict(type='OneCycleLR', eta_max=0.004, total_steps=4, by_epoch=True,
-                        convert_to_iter_based=True)]
+param_scheduler = [
+    dict(type='OneCycleLR', eta_max=0.004, total_steps=4, by_epoch=True, convert_to_iter_based=True)
+]
 default_hooks = dict(
     logger=dict(type='LoggerHook', interval=50),
     checkpoint=dict(type='CheckpointHook', interval=1, max_keep_ckpts=1),

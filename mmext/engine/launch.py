@@ -6,6 +6,7 @@ notebook or a test can take the same steps: :func:`load_config`, :func:`prepare`
 FileNotFoundError, raised before anything is built.
 """
 
+import argparse
 import contextlib
 import difflib
 import inspect
@@ -23,10 +24,12 @@ from mmengine.registry import METRICS, OPTIM_WRAPPERS, RUNNERS
 from mmengine.runner import Runner, find_latest_checkpoint
 
 from mmext.compat import distributed
+from mmext.datasets.checks import check_annotations
 from mmext.engine.checkpoint import check_checkpoint
 
 __all__ = [
     'CfgOptions',
+    'add_common_arguments',
     'build_runner',
     'check_checkpoint',
     'dump_results',
@@ -74,6 +77,28 @@ class CfgOptions(DictAction):
             if not pair.partition('=')[0] or '=' not in pair:
                 parser.error(f'{option_string}: expected key=value, got {pair!r}')
         super().__call__(parser, namespace, values, option_string)
+
+
+def add_common_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the options that ``tools/train.py`` and ``tools/test.py`` share."""
+    parser.add_argument(
+        '--work-dir', help='folder of logs and checkpoints (default: work_dirs/<config name>)'
+    )
+    parser.add_argument(
+        '--cfg-options',
+        nargs='+',
+        action=CfgOptions,
+        metavar='KEY=VALUE',
+        help='override keys of the config: a.b=1 c="[1,2]" d.0.e=x',
+    )
+    parser.add_argument(
+        '--launcher',
+        choices=distributed.LAUNCHERS,
+        default='none',
+        help='what has started the ranks',
+    )
+    # torch.distributed.launch passes it; torchrun sets LOCAL_RANK instead.
+    parser.add_argument('--local_rank', '--local-rank', type=int, default=0, help=argparse.SUPPRESS)
 
 
 @contextlib.contextmanager
@@ -198,12 +223,13 @@ def prepare(
         launcher: As in :func:`mmext.compat.distributed.setup`.
 
     Raises:
-        FileNotFoundError: The checkpoint to resume from does not exist.
-        ValueError: The config cannot do what is asked.
+        FileNotFoundError: The checkpoint to resume from or an annotation file does not exist.
+        ValueError: The config cannot do what is asked, or an annotation file does not fit it.
     """
     missing = [key for key in ('model', 'train_dataloader', 'train_cfg') if cfg.get(key) is None]
     if missing:
         raise ValueError(f'config {cfg.filename} cannot be trained: it has no {", ".join(missing)}')
+    check_annotations(cfg)
     _set_work_dir(cfg, work_dir)
     if resume is not None:
         _set_resume(cfg, resume)

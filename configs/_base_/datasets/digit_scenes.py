@@ -1,5 +1,6 @@
 # Digit scenes: handwritten digits pasted on real photos and textures, COCO format, made offline by
-# tools/dataset_converters/make_digit_scenes.py. Test digits and backgrounds never appear in training.
+# tools/dataset_converters/make_digit_scenes.py. Test digits and backgrounds never appear in
+# training.
 dataset_type = 'CocoDataset'
 data_root = 'data/digit_scenes/'
 classes = ('0', '1', '2', '3', '4', '5', '6', '7', '8', '9')
@@ -29,7 +30,7 @@ geometry = [
     [dict(type='TranslateY', max_mag=0.15)],
 ]
 meta_keys = ('img_id', 'img_path', 'ori_shape', 'img_shape', 'scale_factor', 'homography_matrix')
-resize = dict(type='Resize', scale=(80, 80), keep_ratio=True)
+resize = dict(type='Resize', scale=(64, 64), keep_ratio=True)
 augment_labelled = [
     dict(type='LoadImageFromFile'),
     dict(type='LoadAnnotations', with_bbox=True),

@@ -22,8 +22,8 @@ class DistributionConsistency:
         box_term: Multiply by the agreement of the two regressed boxes.
         floor: Least weight, in [0, 1].
         temperature: Below 1 sharpens, above 1 flattens, > 0.
-        normalize: Scale the weights of an image batch to mean 1, so that reweighting shifts emphasis
-            between boxes without weakening the unsupervised loss; weights may then exceed 1.
+        normalize: Scale the weights of an image batch to mean 1, so that reweighting shifts
+            emphasis between boxes without weakening the unsupervised loss; weights may exceed 1.
 
     Raises:
         ValueError: Unknown ``kind`` or a number outside its range.

@@ -14,9 +14,9 @@ class DistributionConsistencyHook(Hook):
     """Schedule distribution consistency reweighting and watch the two pairs.
 
     Before ``start`` every pseudo-box counts 1; then the reweighting comes in linearly over
-    ``ramp_up`` iterations. Logs ``dcr/student_distance``, ``||S1 - S2|| / ||S1||``, beside the detector's
-    own ``dcr/…`` and ``pseudo/…``, and warns once when the teachers' divergence stays below
-    ``collapse_js``: pairs that agree by construction have nothing to teach each other.
+    ``ramp_up`` iterations. Logs ``dcr/student_distance``, ``||S1 - S2|| / ||S1||``, beside the
+    detector's own ``dcr/…`` and ``pseudo/…``, and warns once when the teachers' divergence stays
+    below ``collapse_js``: pairs that agree by construction have nothing to teach each other.
 
     Args:
         start: First iteration with reweighting, >= 0.

@@ -1,7 +1,6 @@
 """The detector with two teacher-student pairs."""
 
 import copy
-import itertools
 from typing import Any
 
 import torch
@@ -11,12 +10,12 @@ from mmdet.registry import MODELS as MMDET_MODELS
 from mmdet.registry import TASK_UTILS as MMDET_TASK_UTILS
 from mmdet.structures import DetDataSample
 from mmdet.structures.bbox import bbox_project, get_box_tensor
-from mmengine.logging import print_log
 from mmengine.structures import InstanceData
 from torch import Tensor, nn
 
 from mmext.registry import MODELS
 
+from .checkpoints import check_fit, translate
 from .consistency import DistributionConsistency
 from .functional import cross_iou, fuse_detections, jensen_shannon
 from .teachers import check_opinions, view
@@ -41,16 +40,16 @@ class CycleSelfTraining(BaseDetector):
     """Cycle self-training, S1 -> T1 -> S2 -> T2 -> S1 (arXiv 2207.05334).
 
     Any MMDetection detector is built four times: ``student1``, ``student2`` and their moving
-    averages ``teacher1``, ``teacher2``. On the weak view of unlabelled images both teachers predict;
-    the boxes of T1, weighted by the agreement of T1 and T2 on them, train S2 on a strong view, and
-    those of T2 train S1. Labelled images train both students. The averaging itself, the burn-in
-    (supervised only) and the ramp of the unsupervised loss belong to
+    averages ``teacher1``, ``teacher2``. On the weak view of unlabelled images both teachers
+    predict; the boxes of T1, weighted by the agreement of T1 and T2 on them, train S2 on a strong
+    view, and those of T2 train S1. Labelled images train both students. The averaging itself, the
+    burn-in (supervised only) and the ramp of the unsupervised loss belong to
     :class:`~mmext.plugins.cst.teacher_hook.CycleTeacherHook`.
 
     Training batches come from ``MultiBranchDataPreprocessor`` with the branches ``sup`` (or
-    ``sup_student1`` and ``sup_student2``), ``unsup_teacher`` (weak view) and ``unsup_student`` (strong
-    view; or ``unsup_student1`` and ``unsup_student2``, two independent ones). The unsupervised views
-    carry ``homography_matrix`` in their meta keys.
+    ``sup_student1`` and ``sup_student2``), ``unsup_teacher`` (weak view) and ``unsup_student``
+    (strong view; or ``unsup_student1`` and ``unsup_student2``, two independent ones). The
+    unsupervised views carry ``homography_matrix`` in their meta keys.
 
     Cost against a mean teacher of the same batch: twice the student and teacher passes; two student
     graphs in memory.
@@ -64,8 +63,9 @@ class CycleSelfTraining(BaseDetector):
             ``score ** score_power``; 0.5 for the products class x centerness of FCOS),
             ``odds_power`` (see :func:`~mmext.plugins.cst.functional.odds_distribution`),
             ``min_pseudo_bbox_wh`` (px), ``sup_weight``, ``unsup_weight`` (>= 0). All ours.
-        semi_test_cfg: ``predict_on``: ``'teacher1'``, ``'teacher2'``, ``'student1'``, ``'student2'``
-            or ``'ensemble'`` (both teachers, fused by class at ``fuse_iou_thr``). Ours.
+        semi_test_cfg: ``predict_on``: ``'teacher1'``, ``'teacher2'``, ``'student1'``,
+            ``'student2'`` or ``'ensemble'`` (both teachers, fused by class at ``fuse_iou_thr``).
+            Ours.
         consistency: Config of a ``mmext.DistributionConsistency``.
         data_preprocessor: ``MultiBranchDataPreprocessor`` around the detector's own.
         init_cfg: As in MMDetection.
@@ -156,9 +156,7 @@ class CycleSelfTraining(BaseDetector):
         """
         losses: dict[str, Tensor] = {}
         for index, student in enumerate(self.students, 1):
-            inputs, samples = _branch(
-                'sup', index, multi_batch_inputs, multi_batch_data_samples
-            )
+            inputs, samples = _branch('sup', index, multi_batch_inputs, multi_batch_data_samples)
             supervised = student.loss(inputs, [sample.clone() for sample in samples])
             supervised = reweight_loss_dict(supervised, self.semi_train_cfg['sup_weight'])
             losses.update(rename_loss_dict(f'student{index}_sup_', supervised))
@@ -198,9 +196,7 @@ class CycleSelfTraining(BaseDetector):
         """
         opinions = self.consistency.needs_weights
         power = self.semi_train_cfg['odds_power']
-        views = [
-            view(teacher, inputs, data_samples, opinions, power) for teacher in self.teachers
-        ]
+        views = [view(teacher, inputs, data_samples, opinions, power) for teacher in self.teachers]
         kept = [[self._keep(found) for found in seen.results] for seen in views]
         weights, divergences = [], []
         for own, other, instances in ((views[0], views[1], kept[0]), (views[1], views[0], kept[1])):
@@ -272,7 +268,10 @@ class CycleSelfTraining(BaseDetector):
 
     @staticmethod
     def _statistics(
-        kept: list[list[InstanceData]], weights: list[Tensor], divergences: list[Tensor], images: int
+        kept: list[list[InstanceData]],
+        weights: list[Tensor],
+        divergences: list[Tensor],
+        images: int,
     ) -> dict[str, Tensor]:
         used = [torch.cat([~found.ignored for found in instances]) for instances in kept]
         weight = torch.cat([w[u] for w, u in zip(weights, used, strict=True)])
@@ -329,8 +328,8 @@ class CycleSelfTraining(BaseDetector):
             ValueError: The checkpoint belongs to another architecture.
         """
         if prefix == '':
-            self.teachers_loaded = _translate(state_dict)
-            _check_fit(self, state_dict)
+            self.teachers_loaded = translate(state_dict, NETWORKS)
+            check_fit(self, state_dict)
         super()._load_from_state_dict(state_dict, prefix, *args)
 
 
@@ -394,45 +393,3 @@ def _agreement(first: InstanceData, second: InstanceData) -> Tensor:
 def _detections(sample: DetDataSample) -> tuple[Tensor, Tensor, Tensor]:
     found = sample.pred_instances
     return get_box_tensor(found.bboxes), found.scores, found.labels
-
-
-def _translate(state_dict: dict) -> bool:
-    """Give the keys of a checkpoint the names of the four networks, in place.
-
-    Returns:
-        Whether the checkpoint holds teachers.
-    """
-    parts = {key.partition('.')[0] for key in state_dict}
-    if set(NETWORKS) <= parts:
-        return True
-    if {'teacher', 'student'} <= parts:
-        sources, kind = ('teacher', 'teacher', 'student', 'student'), 'a mean teacher'
-    else:
-        sources, kind = ('',) * 4, 'a plain detector'
-    print_log(
-        f'The checkpoint is one of {kind}: both pairs start from the same weights and differ only by '
-        'what they are shown. Train them apart first (CycleTeacherHook burn_in) or reweighting has '
-        'nothing to compare.',
-        logger='current',
-        level=30,
-    )
-    old = dict(state_dict)
-    state_dict.clear()
-    for name, source in zip(NETWORKS, sources, strict=True):
-        prefix = f'{source}.' if source else ''
-        for key, value in old.items():
-            if key.startswith(prefix) and not key.startswith('data_preprocessor.'):
-                state_dict[f'{name}.{key[len(prefix) :]}'] = value
-    return bool(sources[0])
-
-
-def _check_fit(model: nn.Module, state_dict: dict) -> None:
-    own = dict(itertools.chain(model.named_parameters()))
-    fitting = [k for k, v in own.items() if k in state_dict and state_dict[k].shape == v.shape]
-    if 2 * len(fitting) < len(own):
-        strange = next((k for k in own if k not in fitting), '')
-        raise ValueError(
-            f'the checkpoint fits {len(fitting)} of {len(own)} parameters of the four networks (for '
-            f'one, {strange} is missing or has another shape): it belongs to another architecture. '
-            'Load a checkpoint of CST, of a mean teacher or of a plain detector of this config.'
-        )

@@ -142,7 +142,7 @@ def fuse_detections(
 
 
 def ramp(iteration: int, start: int, length: int) -> float:
-    """Linear ramp: 0 before ``start``, 1 from ``start + length`` on (at once if ``length`` is 0)."""
+    """Linear ramp: 0 before ``start``, 1 from ``start + length`` on; a step if ``length`` is 0."""
     if iteration < start:
         return 0.0
     return 1.0 if length == 0 else min(1.0, (iteration - start + 1) / length)

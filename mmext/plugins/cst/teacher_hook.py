@@ -1,5 +1,7 @@
 """Moving averages, burn-in and ramp of cycle self-training."""
 
+from functools import partial
+
 from mmengine.hooks import Hook
 from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner
@@ -36,8 +38,8 @@ class CycleTeacherHook(Hook):
     The average follows real updates: micro-batches of gradient accumulation and steps that mixed
     precision skips do not count. While ``iter < burn_in`` the students see labels only; at
     ``burn_in`` the teachers become copies of their students and the unsupervised loss rises
-    linearly over ``ramp_up`` iterations. Teachers loaded with ``load_from`` are kept: they are never
-    overwritten by a copy. Resuming needs nothing.
+    linearly over ``ramp_up`` iterations. Teachers loaded with ``load_from`` are kept: they are
+    never overwritten by a copy. Resuming needs nothing.
 
     Args:
         momentum: Weight of the student in the average, as in MMDetection's ``MeanTeacherHook``: the
@@ -46,8 +48,9 @@ class CycleTeacherHook(Hook):
         ramp_up: Iterations from 0 to the full unsupervised weight, >= 0.
         skip_buffers: Leave the teachers' buffers (BN statistics) as loaded. Only for detectors with
             frozen BN.
-        clip_grad: Arguments of ``clip_grad_norm_``, applied to each student alone; the ``clip_grad`` of
-            the optimizer wrapper takes one norm over both and so couples them. None: no clipping.
+        clip_grad: Arguments of ``clip_grad_norm_``, applied to each student alone; the
+            optimizer wrapper's ``clip_grad`` takes one norm over both and so couples them.
+            None: no clipping.
 
     Raises:
         ValueError: A number outside its range.
@@ -68,8 +71,8 @@ class CycleTeacherHook(Hook):
     ) -> None:
         if not 0 < momentum < 0.5:
             raise ValueError(
-                f'CycleTeacherHook momentum={momentum} must be in (0, 0.5): it is the weight of the '
-                "student, 0.004 where papers write an EMA decay of 0.996"
+                f'CycleTeacherHook momentum={momentum} must be in (0, 0.5): it is the weight of '
+                'the student, 0.004 where papers write an EMA decay of 0.996'
             )
         if burn_in < 0 or ramp_up < 0:
             raise ValueError(f'burn_in={burn_in} and ramp_up={ramp_up} must not be negative')
@@ -90,7 +93,8 @@ class CycleTeacherHook(Hook):
             'after_update', lambda optimizer: self._average(model, self.momentum), name=_NAME
         )
         if self.clip_grad is not None:
-            self._phases.register('before_update', lambda optimizer: self._clip(model), name=_NAME)
+            clip = partial(self._clip, model, self.clip_grad)
+            self._phases.register('before_update', clip, name=_NAME)
 
     def before_train_iter(self, runner: Runner, batch_idx: int, data_batch=None) -> None:
         """Set the weight of the unsupervised loss; end the burn-in."""
@@ -111,6 +115,7 @@ class CycleTeacherHook(Hook):
         for teacher, student in zip(model.teachers, model.students, strict=True):
             ema_update(teacher, student, momentum, self.skip_buffers and momentum != 1)
 
-    def _clip(self, model: nn.Module) -> None:
+    @staticmethod
+    def _clip(model: nn.Module, arguments: dict, optimizer) -> None:
         for student in model.students:
-            clip_grad_norm_(student.parameters(), **self.clip_grad)
+            clip_grad_norm_(student.parameters(), **arguments)

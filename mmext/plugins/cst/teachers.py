@@ -89,9 +89,7 @@ class RoIView:
         self.features = detector.extract_feat(inputs)
         self.metas = [sample.metainfo for sample in data_samples]
         proposals = detector.rpn_head.predict(self.features, data_samples, rescale=False)
-        self.results = self.roi_head.predict(
-            self.features, proposals, data_samples, rescale=False
-        )
+        self.results = self.roi_head.predict(self.features, proposals, data_samples, rescale=False)
 
     def places(self, boxes: list[Tensor]) -> list[Tensor]:
         """The boxes themselves."""

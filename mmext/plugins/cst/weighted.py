@@ -3,9 +3,9 @@
 MMDetection has no per-box weight: a ground-truth box counts or it does not. :func:`weigh_boxes`
 turns the heads of a built detector into subclasses of their own classes that read an optional field
 ``weights`` (shape (num_boxes,), >= 0) of ``gt_instances``. The weight of a box multiplies the
-classification and regression terms of every prior, point or proposal assigned to it; the average
-factor counts the ones with a weight above 0, so a weight below 1 really lowers the loss and a box
-of weight 0 is an ignore region: neither object nor background. Without the field the losses are
+classification and regression terms of every prior, point or proposal assigned to it. The average
+factor stays what it is without weights, so a weight below 1 really lowers the loss, and a box of
+weight 0 is an ignore region: neither object nor background. Without the field the losses are
 MMDetection's own, bit for bit.
 
 Served: FCOSHead, AnchorHead (RetinaNet and RPN included) and the bbox head of StandardRoIHead.
@@ -36,7 +36,7 @@ def has_weights(batch_gt_instances: list[InstanceData]) -> bool:
     return any('weights' in gt_instances for gt_instances in batch_gt_instances)
 
 
-class WeightedFCOSMixin:
+class WeightedFCOSHead(FCOSHead):
     """FCOSHead whose points take the weight of their box."""
 
     def loss_by_feat(
@@ -73,18 +73,17 @@ class WeightedFCOSMixin:
         centerness = flatten(centernesses, 1).squeeze(1)
         points = torch.cat([level.repeat(len(batch_img_metas), 1) for level in points])
 
-        positive = (labels < self.num_classes) & (weights > 0)
+        positive = labels < self.num_classes
         num_pos = max(reduce_mean(positive.sum().float()), 1.0)
         loss_cls = self.loss_cls(scores, labels, weights, avg_factor=num_pos)
         deltas, points = deltas[positive], points[positive]
         bbox_targets, weights = bbox_targets[positive], weights[positive]
         centerness = centerness[positive]
-        if not positive.any():
-            return dict(
-                loss_cls=loss_cls, loss_bbox=deltas.sum(), loss_centerness=centerness.sum()
-            )
         centerness_targets = self.centerness_target(bbox_targets)
+        # A collective: every rank takes part, with or without a box of its own.
         denominator = max(reduce_mean(centerness_targets.sum()), 1e-6)
+        if not positive.any():
+            return dict(loss_cls=loss_cls, loss_bbox=deltas.sum(), loss_centerness=centerness.sum())
         loss_bbox = self.loss_bbox(
             self.bbox_coder.decode(points, deltas),
             self.bbox_coder.decode(points, bbox_targets),
@@ -123,7 +122,7 @@ class WeightedFCOSMixin:
         return labels, torch.cat(bbox_targets), weights
 
 
-class WeightedAnchorMixin:
+class WeightedAnchorHead(AnchorHead):
     """AnchorHead whose anchors take the weight of their box."""
 
     def _get_targets_single(
@@ -155,12 +154,10 @@ class WeightedAnchorMixin:
         weights = gt_instances.weights[sampled.pos_assigned_gt_inds].to(label_weights.dtype)
         label_weights[where] *= weights
         bbox_weights[where] *= weights[:, None]
-        ignored = int((weights == 0).sum())
-        sampled.avg_factor = max(sampled.avg_factor - ignored, 1)
         return targets
 
 
-class WeightedSamplerMixin:
+class WeightedSampler(BaseSampler):
     """RoI sampler that notes the weight of each positive proposal's box."""
 
     def sample(self, assign_result, pred_instances, gt_instances, **kwargs):
@@ -171,7 +168,7 @@ class WeightedSamplerMixin:
         return result
 
 
-class WeightedBBoxHeadMixin:
+class WeightedBBoxHead(BBoxHead):
     """BBoxHead whose proposals take the weight of their box."""
 
     def get_targets(self, sampling_results, rcnn_train_cfg, concat=True):
@@ -203,11 +200,11 @@ def weigh_boxes(detector: nn.Module) -> None:
     roi_head = getattr(detector, 'roi_head', None)
     dense = getattr(detector, 'rpn_head' if roi_head is not None else 'bbox_head', None)
     if isinstance(dense, FCOSHead) and _inherits(dense, FCOSHead, 'loss_by_feat', 'get_targets'):
-        _become(dense, WeightedFCOSMixin)
+        _become(dense, WeightedFCOSHead)
     elif isinstance(dense, AnchorHead) and _inherits(
         dense, AnchorHead, '_get_targets_single', 'get_targets', 'loss_by_feat_single'
     ):
-        _become(dense, WeightedAnchorMixin)
+        _become(dense, WeightedAnchorHead)
     elif not (dense is None and roi_head is not None):
         raise _refusal(dense if dense is not None else detector)
     if roi_head is None:
@@ -222,8 +219,8 @@ def weigh_boxes(detector: nn.Module) -> None:
         and _inherits(bbox_head, BBoxHead, 'get_targets', 'loss')
     ):
         raise _refusal(roi_head)
-    _become(sampler, WeightedSamplerMixin)
-    _become(bbox_head, WeightedBBoxHeadMixin)
+    _become(sampler, WeightedSampler)
+    _become(bbox_head, WeightedBBoxHead)
 
 
 def _inherits(instance: object, base: type, *methods: str) -> bool:
@@ -231,10 +228,10 @@ def _inherits(instance: object, base: type, *methods: str) -> bool:
     return all(getattr(type(instance), name) is getattr(base, name) for name in methods)
 
 
-def _become(instance: object, mixin: type) -> None:
-    base = type(instance)
-    if not issubclass(base, mixin):
-        instance.__class__ = type(f'Weighted{base.__name__}', (mixin, base), {})
+def _become(instance: object, weighted: type) -> None:
+    own = type(instance)
+    if not issubclass(own, weighted):
+        instance.__class__ = type(f'Weighted{own.__name__}', (weighted, own), {})
 
 
 def _refusal(head: object) -> TypeError:

@@ -12,16 +12,12 @@ _BACKBONE = dict(
     type='ResNet', depth=18, base_channels=8, out_indices=(2, 3), norm_eval=False, frozen_stages=-1
 )
 _NECK = dict(type='FPN', in_channels=[32, 64], out_channels=16, num_outs=2)
-_ANCHORS = dict(
-    type='AnchorGenerator', scales=[2], ratios=[0.5, 1.0, 2.0], strides=[16, 32]
-)
+_ANCHORS = dict(type='AnchorGenerator', scales=[2], ratios=[0.5, 1.0, 2.0], strides=[16, 32])
 _CODER = dict(type='DeltaXYWHBBoxCoder', target_means=[0.0] * 4, target_stds=[1.0] * 4)
 _ASSIGNER = dict(
     type='MaxIoUAssigner', pos_iou_thr=0.5, neg_iou_thr=0.4, min_pos_iou=0.1, ignore_iof_thr=-1
 )
-_PREPROCESSOR = dict(
-    type='DetDataPreprocessor', mean=[0.0] * 3, std=[1.0] * 3, pad_size_divisor=32
-)
+_PREPROCESSOR = dict(type='DetDataPreprocessor', mean=[0.0] * 3, std=[1.0] * 3, pad_size_divisor=32)
 
 
 def fcos() -> dict:
@@ -122,17 +118,13 @@ def faster_rcnn() -> dict:
             rpn_proposal=dict(
                 nms_pre=50, max_per_img=20, nms=dict(type='nms', iou_threshold=0.7), min_bbox_size=0
             ),
-            rcnn=dict(
-                assigner=_ASSIGNER, sampler=sampler(16), pos_weight=-1, debug=False
-            ),
+            rcnn=dict(assigner=_ASSIGNER, sampler=sampler(16), pos_weight=-1, debug=False),
         ),
         test_cfg=dict(
             rpn=dict(
                 nms_pre=50, max_per_img=20, nms=dict(type='nms', iou_threshold=0.7), min_bbox_size=0
             ),
-            rcnn=dict(
-                score_thr=0.01, nms=dict(type='nms', iou_threshold=0.5), max_per_img=10
-            ),
+            rcnn=dict(score_thr=0.01, nms=dict(type='nms', iou_threshold=0.5), max_per_img=10),
         ),
     )
 
@@ -206,7 +198,9 @@ def batch(seed: int = 0, images: int = 2, size: int = 64):
     def pictures():
         return torch.randn(images, 3, size, size, generator=generator)
 
-    labelled = [sample([[8, 8, 40, 40], [20, 30, 60, 60]], [0, 2], size=size) for _ in range(images)]
+    labelled = [
+        sample([[8, 8, 40, 40], [20, 30, 60, 60]], [0, 2], size=size) for _ in range(images)
+    ]
     inputs = dict(sup=pictures(), unsup_teacher=pictures(), unsup_student=pictures())
     samples = dict(
         sup=labelled,

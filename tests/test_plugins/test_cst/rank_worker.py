@@ -5,7 +5,7 @@ from pathlib import Path
 
 import torch
 from mmengine.runner import Runner
-from runs import config, hook
+from runs import config, no_formatting
 
 import mmext  # noqa: F401
 from mmext.compat import distributed
@@ -13,9 +13,8 @@ from mmext.compat import distributed
 
 def main() -> None:
     scenes, out = map(Path, sys.argv[1:3])
+    no_formatting()
     cfg = config(scenes, out, max_iters=4)
-    hook(cfg, 'CycleTeacherHook').update(burn_in=2)
-    cfg.val_cfg = cfg.val_dataloader = cfg.val_evaluator = None
     cfg.launcher = 'pytorch'
     distributed.setup(cfg, 'pytorch')
     runner = Runner.from_cfg(cfg)

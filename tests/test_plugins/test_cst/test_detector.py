@@ -275,7 +275,9 @@ def test_mean_teacher_checkpoint_fills_both_pairs():
 def test_own_checkpoint():
     model, other = build(cycle(fcos())), build(cycle(fcos()), seed=7)
     model.load_state_dict(other.state_dict())
-    assert all(torch.equal(a, b) for a, b in zip(model.parameters(), other.parameters(), strict=True))
+    assert all(
+        torch.equal(a, b) for a, b in zip(model.parameters(), other.parameters(), strict=True)
+    )
     assert model.teachers_loaded
 
 
@@ -301,7 +303,10 @@ def test_checkpoint_of_another_architecture_is_refused():
         (dict(semi_train_cfg=dict(unsup_weight=-1)), 'unsup_weight=-1'),
         (dict(consistency=dict(type='mmext.DistributionConsistency', kind='cos')), "kind='cos'"),
         (dict(consistency=dict(type='mmext.DistributionConsistency', floor=2)), 'floor=2'),
-        (dict(consistency=dict(type='mmext.DistributionConsistency', temperature=0)), 'temperature'),
+        (
+            dict(consistency=dict(type='mmext.DistributionConsistency', temperature=0)),
+            'temperature',
+        ),
     ],
 )
 def test_bad_settings_are_named(changes, message):

@@ -52,7 +52,9 @@ def test_js_against_a_loop_in_numpy():
 def test_exp_kl_and_score_against_a_loop_in_numpy():
     p, q = normalised(distributions(seed=1))
     kl = [np.sum(a * np.log(a / b)) for a, b in zip(p.numpy(), q.numpy(), strict=True)]
-    np.testing.assert_allclose(distribution_consistency(p, q, 'exp_kl').numpy(), np.exp(-np.array(kl)))
+    np.testing.assert_allclose(
+        distribution_consistency(p, q, 'exp_kl').numpy(), np.exp(-np.array(kl))
+    )
     score = []
     for a, b in zip(p.numpy(), q.numpy(), strict=True):
         c = a[:-1].argmax()
@@ -124,7 +126,11 @@ def test_fusion_of_two_detectors():
 
 
 def test_fusing_a_detector_with_itself_changes_nothing():
-    one = (torch.tensor([[0.0, 0, 9, 9], [30, 30, 50, 50]]), torch.tensor([0.9, 0.5]), torch.tensor([1, 1]))
+    one = (
+        torch.tensor([[0.0, 0, 9, 9], [30, 30, 50, 50]]),
+        torch.tensor([0.9, 0.5]),
+        torch.tensor([1, 1]),
+    )
     boxes, scores, labels = fuse_detections(one, one, 0.5)
     torch.testing.assert_close(boxes, one[0])
     torch.testing.assert_close(scores, one[1])
@@ -142,7 +148,9 @@ def test_ema_against_hand_computation_with_buffers():
     before = [p.clone().double() for p in teacher.parameters()]
     ema_update(teacher, student, 0.1)
     for got, old, new in zip(teacher.parameters(), before, student.parameters(), strict=True):
-        torch.testing.assert_close(got.double(), 0.9 * old + 0.1 * new.double(), rtol=1e-6, atol=1e-7)
+        torch.testing.assert_close(
+            got.double(), 0.9 * old + 0.1 * new.double(), rtol=1e-6, atol=1e-7
+        )
     for got, new in zip(teacher.buffers(), student.buffers(), strict=True):
         assert torch.equal(got, new)
     ema_update(teacher, student, 1.0)

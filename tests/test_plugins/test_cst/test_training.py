@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from mmengine.hooks import Hook
 from mmengine.runner import Runner
 from runs import config, hook
 
@@ -31,10 +32,17 @@ def equal(first, second):
     return first.keys() == second.keys() and all(torch.equal(first[k], second[k]) for k in first)
 
 
+class Call(Hook):
+    """Call something at one point of the run."""
+
+    def __init__(self, point, call):
+        setattr(self, point, lambda *_, **__: call())
+
+
 @pytest.fixture(scope='module')
 def finished(scenes, tmp_path_factory):
     """A run of 5 iterations with a burn-in of 2 and a checkpoint after each."""
-    cfg = config(scenes, tmp_path_factory.mktemp('finished'), max_iters=5)
+    cfg = config(scenes, tmp_path_factory.mktemp('finished'), max_iters=5, validate=True)
     return train(cfg)
 
 
@@ -81,7 +89,7 @@ def test_validation_reports_every_network_and_returns(finished):
 
 
 def test_validation_refuses_unknown_networks(scenes, tmp_path):
-    cfg = config(scenes, tmp_path)
+    cfg = config(scenes, tmp_path, validate=True)
     cfg.val_cfg.networks = ['teacher1', 'teacher3']
     runner = Runner.from_cfg(cfg)
     with pytest.raises(ValueError, match='teacher3'):
@@ -121,9 +129,7 @@ def test_the_average_follows_updates_not_micro_batches(scenes, tmp_path):
         return {k: v for k, v in state.items() if k.startswith('teacher') and 'running' not in k}
 
     # Steps happen at the end of iterations 2 and 4.
-    parameters = [
-        {k: v for k, v in teachers(s).items() if 'num_batches' not in k} for s in states
-    ]
+    parameters = [{k: v for k, v in teachers(s).items() if 'num_batches' not in k} for s in states]
     assert not equal(parameters[0], parameters[1])
     assert equal(parameters[1], parameters[2])
     assert not equal(parameters[2], parameters[3])
@@ -164,30 +170,15 @@ def test_students_are_clipped_each_for_itself(scenes, tmp_path):
         for student in runner.model.students:
             norms.append(torch.cat([p.grad.flatten() for p in student.parameters()]).norm())
 
-    original = runner.build_optim_wrapper
-
-    def build(cfg):
-        wrapper = original(cfg)
-        # Registered before the hook's, so it runs first: keep it last by registering late.
-        runner.late = wrapper
-        return wrapper
-
-    runner.build_optim_wrapper = build
-    runner.register_hook(_Late(watch), priority='LOWEST')
+    # Lowest priority: registered last, so torch calls it after the clipping.
+    late = Call(
+        'before_train', lambda: runner.optim_wrapper.optimizer.register_step_pre_hook(watch)
+    )
+    runner.register_hook(late, priority='LOWEST')
     runner.train()
     assert len(norms) == 2
     for norm in norms:
         torch.testing.assert_close(norm, torch.tensor(0.01), rtol=1e-3, atol=0)
-
-
-def _Late(watch):
-    from mmengine.hooks import Hook
-
-    class Watch(Hook):
-        def before_train(self, runner):
-            runner.optim_wrapper.optimizer.register_step_pre_hook(watch)
-
-    return Watch()
 
 
 def test_nothing_stays_attached_after_the_run(finished):
@@ -211,23 +202,12 @@ def test_schedule_of_the_reweighting(scenes, tmp_path):
     hook(cfg, 'DistributionConsistencyHook').update(start=1, ramp_up=2, floor=0.25, temperature=2.0)
     runner = Runner.from_cfg(cfg)
     shares = []
-    runner.register_hook(_Spy(lambda: shares.append(runner.model.consistency.share)))
+    spy = Call('before_train_iter', lambda: shares.append(runner.model.consistency.share))
+    runner.register_hook(spy, priority='LOWEST')
     runner.train()
     assert shares == [ramp(i, 1, 2) for i in range(4)]
     assert runner.model.consistency.floor == 0.25
     assert runner.model.consistency.temperature == 2.0
-
-
-def _Spy(look):
-    from mmengine.hooks import Hook
-
-    class Spy(Hook):
-        priority = 'LOWEST'
-
-        def before_train_iter(self, runner, batch_idx, data_batch=None):
-            look()
-
-    return Spy()
 
 
 @pytest.mark.parametrize(
@@ -265,5 +245,6 @@ def test_two_ranks_stay_identical(scenes, tmp_path):
     # BN statistics are each rank's own, as everywhere in MMDetection.
     shared = [k for k in first if 'running' not in k and 'num_batches' not in k]
     assert all(torch.equal(first[k], second[k]) for k in shared)
-    assert not torch.equal(first['student1.bbox_head.conv_cls.weight'],
-                           first['student2.bbox_head.conv_cls.weight'])
+    assert not torch.equal(
+        first['student1.bbox_head.conv_cls.weight'], first['student2.bbox_head.conv_cls.weight']
+    )

@@ -1,0 +1,178 @@
+"""Results of claim studies: one JSON format, and the tables that are made of it.
+
+A study calls :func:`write_result`. ``python projects/evidence.py`` rewrites every claims table (a
+block between ``<!-- claims:NAME -->`` and ``<!-- /claims -->`` in a Markdown file) from the JSON
+files; ``--check`` only says which are stale.
+"""
+
+import argparse
+import datetime
+import json
+import os
+import platform
+import re
+import subprocess
+import sys
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+VERDICTS = ('met', 'partly', 'not met', 'not testable here')
+PACKAGES = ('torch', 'torchvision', 'mmengine', 'mmdet', 'mmpretrain', 'numpy')
+BLOCK = re.compile(r'(<!-- claims:(\w+) -->\n).*?(<!-- /claims -->)', re.DOTALL)
+
+
+def write_result(
+    path: Path,
+    *,
+    claim: str,
+    paper: str | None,
+    command: str,
+    data: dict,
+    seeds: list[int],
+    rows: list[dict],
+    verdict: str,
+    why: str,
+) -> None:
+    """Write the result of a study, complete or not at all.
+
+    Args:
+        path: ``projects/<plugin>/results/<study>.json``.
+        claim: The paper's sentence, short.
+        paper: Its number and where it stands; None where there is none.
+        command: What runs this study again.
+        data: Set, sizes, manifest hash.
+        seeds: All of them.
+        rows: ``{method, setting, metrics: {name: {mean, std, values}}, cost: {...}}``.
+        verdict: One of :data:`VERDICTS`.
+        why: What was compared; what was tried where it fell short.
+
+    Raises:
+        ValueError: Unknown verdict.
+    """
+    if verdict not in VERDICTS:
+        raise ValueError(f'verdict={verdict!r} must be one of {VERDICTS}')
+    result = {
+        'claim': claim,
+        'paper': paper,
+        'command': command,
+        'commit': _commit(),
+        'date': datetime.date.today().isoformat(),
+        'hardware': hardware(),
+        'versions': versions(),
+        'data': data,
+        'seeds': seeds,
+        'rows': rows,
+        'verdict': verdict,
+        'why': why,
+    }
+    path.parent.mkdir(parents=True, exist_ok=True)
+    draft = path.with_suffix('.tmp')
+    draft.write_text(json.dumps(result, indent=2) + '\n')
+    os.replace(draft, path)
+
+
+def summary(values: list[float]) -> dict:
+    """Mean, standard deviation (n - 1) and all values."""
+    mean = sum(values) / len(values)
+    spread = sum((value - mean) ** 2 for value in values) / max(len(values) - 1, 1)
+    return {'mean': mean, 'std': spread**0.5, 'values': values}
+
+
+def hardware() -> dict:
+    """CPU model, cores and GPU of this machine."""
+    import torch
+
+    model = platform.processor()
+    try:
+        lines = Path('/proc/cpuinfo').read_text().splitlines()
+        model = next(line.split(':')[1].strip() for line in lines if line.startswith('model name'))
+    except (OSError, StopIteration):
+        pass
+    gpu = torch.cuda.get_device_name(0) if torch.cuda.is_available() else None
+    return {'cpu': model, 'cores': os.cpu_count(), 'gpu': gpu}
+
+
+def versions() -> dict:
+    """Versions of Python and of the packages that matter."""
+    found = {'python': platform.python_version()}
+    for name in PACKAGES:
+        for distribution in (name, f'onedl-{name}'):
+            try:
+                found[name] = version(distribution)
+                break
+            except PackageNotFoundError:
+                continue
+    return found
+
+
+def _commit() -> str | None:
+    """Commit of the checkout, with '+' where it has changes."""
+    try:
+        done = subprocess.run(
+            ['git', 'describe', '--always', '--dirty=+', '--abbrev=12'],
+            cwd=ROOT, capture_output=True, text=True, check=True,
+        )  # fmt: skip
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return done.stdout.strip()
+
+
+def table(plugin: str) -> str:
+    """Claims table of a plugin in Markdown."""
+    lines = [
+        '| claim | measured | hardware | verdict | command |',
+        '|---|---|---|---|---|',
+    ]
+    for path in sorted((ROOT / 'projects' / plugin / 'results').glob('*.json')):
+        result = json.loads(path.read_text())
+        measured = '<br>'.join(_row(row) for row in result['rows'])
+        paper = f' (paper: {result["paper"]})' if result['paper'] else ''
+        device = result['hardware']['gpu'] or f'{result["hardware"]["cores"]} CPU cores'
+        lines.append(
+            f'| {result["claim"]}{paper} | {measured} | {device} | **{result["verdict"]}**: '
+            f'{result["why"]} | `{result["command"]}` |'
+        )
+    return '\n'.join(lines) + '\n'
+
+
+def _row(row: dict) -> str:
+    metrics = ', '.join(
+        f'{name} {value["mean"]:.3g}' + (f' +- {value["std"]:.2g}' if value['std'] else '')
+        for name, value in row['metrics'].items()
+    )
+    costs = ', '.join(f'{name} {value:.3g}' for name, value in row.get('cost', {}).items())
+    return f'{row["method"]}: ' + '; '.join(part for part in (metrics, costs) if part)
+
+
+def refresh(check: bool) -> list[Path]:
+    """Rewrite the tables; return the files whose tables were stale."""
+    stale = []
+    files = [
+        ROOT / 'README.md',
+        *ROOT.glob('configs/*/README.md'),
+        *ROOT.glob('projects/*/README.md'),
+    ]
+    for path in files:
+        old = path.read_text()
+        new = BLOCK.sub(lambda match: match[1] + table(match[2]) + match[3], old)
+        if new != old:
+            stale.append(path)
+            if not check:
+                path.write_text(new)
+    return stale
+
+
+def main() -> None:
+    """Refresh or check."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument('--check', action='store_true', help='change nothing, fail if stale')
+    args = parser.parse_args()
+    stale = refresh(args.check)
+    for path in stale:
+        sys.stderr.write(f'{"stale" if args.check else "rewritten"}: {path.relative_to(ROOT)}\n')
+    sys.exit(bool(stale and args.check))
+
+
+if __name__ == '__main__':
+    main()

@@ -1,0 +1,58 @@
+"""The claims tables in the documents are those of the result files."""
+
+import json
+import sys
+
+import pytest
+
+
+@pytest.fixture
+def evidence(root, monkeypatch):
+    monkeypatch.syspath_prepend(str(root / 'projects'))
+    import evidence
+
+    return evidence
+
+
+def test_no_claims_table_is_stale(evidence):
+    assert evidence.refresh(check=True) == []
+
+
+def test_every_result_is_complete(root, evidence):
+    for path in root.glob('projects/*/results/*.json'):
+        result = json.loads(path.read_text())
+        assert result['verdict'] in evidence.VERDICTS, path
+        assert {'claim', 'command', 'commit', 'hardware', 'versions', 'data', 'seeds'} <= set(
+            result
+        )
+        for row in result['rows']:
+            for value in row['metrics'].values():
+                assert value == evidence.summary(value['values']), path
+
+
+def test_tables_are_rewritten(evidence, tmp_path, monkeypatch):
+    monkeypatch.setattr(evidence, 'ROOT', tmp_path)
+    (tmp_path / 'README.md').write_text('a\n<!-- claims:toy -->\nold\n<!-- /claims -->\nb\n')
+    evidence.write_result(
+        tmp_path / 'projects/toy/results/speed.json',
+        claim='is fast',
+        paper='2x',
+        command='make speed',
+        data={},
+        seeds=[0],
+        rows=[dict(method='ours', metrics={'ratio': evidence.summary([2.0, 4.0])})],
+        verdict='partly',
+        why='because',
+    )
+    assert evidence.refresh(check=True) == [tmp_path / 'README.md']
+    evidence.refresh(check=False)
+    text = (tmp_path / 'README.md').read_text()
+    assert text.startswith('a\n<!-- claims:toy -->\n') and text.endswith('<!-- /claims -->\nb\n')
+    assert 'ours: ratio 3 +- 1.4' in text and '**partly**' in text
+    assert evidence.refresh(check=True) == []
+    with pytest.raises(ValueError, match='verdict'):
+        evidence.write_result(
+            tmp_path / 'x.json', claim='', paper=None, command='', data={}, seeds=[], rows=[],
+            verdict='great', why='',
+        )  # fmt: skip
+    assert 'evidence' in sys.modules

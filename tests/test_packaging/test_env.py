@@ -1,0 +1,77 @@
+"""The script behind `make setup`: what decides that an environment can be used again."""
+
+import importlib.util
+import shutil
+
+import pytest
+
+
+@pytest.fixture
+def env(root, tmp_path, monkeypatch):
+    """tools/env.py on a copy of what it reads, with installs recorded instead of run."""
+    spec = importlib.util.spec_from_file_location('env_script', root / 'tools/env.py')
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    checkout = tmp_path / 'checkout'
+    shutil.copytree(root / 'requirements', checkout / 'requirements')
+    for name in module.INSTALL:
+        (checkout / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(root / name, checkout / name)
+    monkeypatch.setattr(module, 'ROOT', checkout)
+    monkeypatch.setattr(module, 'REQUIREMENTS', checkout / 'requirements')
+    monkeypatch.setenv('MMEXT_CACHE', str(tmp_path / 'cache'))
+    module.commands = []
+
+    def run(*command, **environment):
+        module.commands.append([str(part) for part in command])
+
+    monkeypatch.setattr(module, 'run', run)
+
+    def create(target, with_pip):
+        (target / 'lib/python3/site-packages').mkdir(parents=True)
+
+    monkeypatch.setattr(module.venv, 'create', create)
+    return module
+
+
+def test_dependencies_are_installed_once_per_content(env):
+    first = env.dependencies('upstream')
+    installs = len(env.commands)
+    assert installs and env.dependencies('upstream') == first and len(env.commands) == installs
+    assert env.dependencies('onedl') != first
+    constraints = env.REQUIREMENTS / 'constraints.txt'
+    constraints.write_text(constraints.read_text() + '# changed\n')
+    assert env.dependencies('upstream') != first
+
+
+def test_pins_and_stack_reach_pip(env):
+    env.dependencies('onedl')
+    command = env.commands[-1]
+    assert str(env.REQUIREMENTS / 'constraints.txt') == command[command.index('-c') + 1]
+    assert any(part.endswith('onedl.txt') for part in command)
+    assert not any(part.endswith('upstream.txt') for part in command)
+
+
+def test_an_interrupted_install_is_started_again(env, monkeypatch):
+    whole = env.run
+
+    def interrupted(*command, **environment):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(env, 'run', interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        env.dependencies('upstream')
+    monkeypatch.setattr(env, 'run', whole)
+    target = env.dependencies('upstream')
+    assert env.commands and (target / '.ready').exists()
+
+
+def test_two_checkouts_share_dependencies_but_not_the_editable_install(env, tmp_path, monkeypatch):
+    first, deps = env.checkout('upstream'), env.dependencies('upstream')
+    other = tmp_path / 'other'
+    shutil.copytree(env.ROOT, other)
+    monkeypatch.setattr(env, 'ROOT', other)
+    installs = len(env.commands)
+    second = env.checkout('upstream')
+    assert second != first and env.dependencies('upstream') == deps
+    assert len(env.commands) == installs + 1 and str(other) in env.commands[-1]
