@@ -21,11 +21,12 @@ sys.path[:0] = [str(ROOT / 'projects')]
 from evidence import summary, write_result  # noqa: E402
 
 import mmext  # noqa: E402, F401
+from mmext.datasets.digit_scenes import SceneSettings, generate  # noqa: E402
 
 METHODS = ('mean teacher', 'CST')
 
 
-def build(method: str):
+def build(method: str, scenes: Path):
     """Model, optimizer wrapper and two training batches of one method."""
     from mmengine.config import Config, ConfigDict
     from mmengine.optim import build_optim_wrapper
@@ -39,6 +40,8 @@ def build(method: str):
     # Untrained: take some boxes anyway, as a trained teacher would find.
     cfg.model.detector.test_cfg.update(score_thr=0.0, max_per_img=3)
     cfg.train_dataloader.update(num_workers=0, persistent_workers=False)
+    for source in cfg.train_dataloader.dataset.datasets:
+        source.data_root = f'{scenes}/'
     model_cfg = cfg.model
     model_cfg.semi_train_cfg.update(score_thr=0.0, ignore_score_thr=None)
     if method == 'mean teacher':
@@ -75,18 +78,14 @@ def step(model, wrapper, batches, index: int) -> None:
         ema_update(teacher, student, 0.004)
 
 
-def peak_mib(method: str) -> float:
+def peak_mib(method: str, scenes: Path) -> float:
     """Memory that training adds to a process that has built nothing yet, in MiB."""
-    done = subprocess.run(
-        [sys.executable, __file__, '--memory-of', method],
-        check=True,
-        capture_output=True,
-        text=True,
-    )
+    command = [sys.executable, __file__, '--memory-of', method, '--scenes', str(scenes)]
+    done = subprocess.run(command, check=True, capture_output=True, text=True)
     return float(done.stdout.split()[-1])
 
 
-def measure_memory(method: str) -> None:
+def measure_memory(method: str, scenes: Path) -> None:
     """Child process of :func:`peak_mib`: growth of the largest resident set, in MiB."""
     import mmdet.models  # noqa: F401
     import mmpretrain.models  # noqa: F401
@@ -94,7 +93,7 @@ def measure_memory(method: str) -> None:
     # Linux forgets the peak of the imports, and what is resident now counts from here.
     Path('/proc/self/clear_refs').write_text('5')
     before = largest_resident_set()
-    model, wrapper, batches = build(method)
+    model, wrapper, batches = build(method, scenes)
     for index in range(4):
         step(model, wrapper, batches, index)
     print(largest_resident_set() - before)
@@ -111,15 +110,18 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument('--rounds', type=int, default=30)
     parser.add_argument('--quick', action='store_true', help='3 rounds, no result file')
+    parser.add_argument('--scenes', type=Path, default=ROOT / 'data/digit_scenes')
     parser.add_argument('--memory-of', choices=METHODS, help=argparse.SUPPRESS)
     args = parser.parse_args()
     os.chdir(ROOT)
     torch.set_num_threads(1)
     if args.memory_of:
-        measure_memory(args.memory_of)
+        measure_memory(args.memory_of, args.scenes)
         return
+    # Makes them unless they are there.
+    generate(args.scenes, SceneSettings(train=200, folds=1) if args.quick else SceneSettings())
     rounds = 3 if args.quick else args.rounds
-    parts = {method: build(method) for method in METHODS}
+    parts = {method: build(method, args.scenes) for method in METHODS}
     seconds: dict[str, list[float]] = {method: [] for method in METHODS}
     for index in range(rounds + 2):
         for method, (model, wrapper, batches) in parts.items():
@@ -128,7 +130,7 @@ def main() -> None:
             if index >= 2:
                 seconds[method].append(time.perf_counter() - began)
     ratios = [a / b for a, b in zip(seconds['CST'], seconds['mean teacher'], strict=True)]
-    memory = {method: peak_mib(method) for method in METHODS}
+    memory = {method: peak_mib(method, args.scenes) for method in METHODS}
     ratio, more = statistics.median(ratios), memory['CST'] / memory['mean teacher']
     print(f'time x{ratio:.2f} (of {len(ratios)} pairs), memory x{more:.2f}')
     if args.quick:

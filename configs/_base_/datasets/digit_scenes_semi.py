@@ -13,30 +13,13 @@ strong = [
     dict(type='RandomErasing', n_patches=(1, 3), ratio=(0, 0.2)),
     pack,
 ]
-labelled_for_student1 = dict(
-    type=_base_.dataset_type,
-    data_root=_base_.data_root,
-    metainfo=_base_.metainfo,
-    ann_file=_base_.labelled_ann,
-    data_prefix=dict(img='train/'),
-    filter_cfg=dict(filter_empty_gt=True),
-    pipeline=[
-        *_base_.augment_labelled,
-        dict(type='MultiBranch', branch_field=branches, sup_student1=pack),
-    ],
-)
-labelled_for_student2 = dict(
-    type=_base_.dataset_type,
-    data_root=_base_.data_root,
-    metainfo=_base_.metainfo,
-    ann_file=_base_.labelled_ann,
-    data_prefix=dict(img='train/'),
-    filter_cfg=dict(filter_empty_gt=True),
-    pipeline=[
-        *_base_.augment_labelled,
-        dict(type='MultiBranch', branch_field=branches, sup_student2=pack),
-    ],
-)
+
+
+def labelled_for(branch):
+    to_branch = dict(type='MultiBranch', branch_field=branches, **{branch: pack})
+    return dict(_base_.labelled_dataset, pipeline=[*_base_.augment_labelled, to_branch])
+
+
 unlabelled = dict(
     type=_base_.dataset_type,
     data_root=_base_.data_root,
@@ -59,5 +42,5 @@ unlabelled = dict(
 train_dataloader = dict(
     batch_size=12,
     sampler=dict(batch_size=12, source_ratio=[1, 1, 1]),
-    dataset=dict(datasets=[labelled_for_student1, labelled_for_student2, unlabelled]),
+    dataset=dict(datasets=[labelled_for('sup_student1'), labelled_for('sup_student2'), unlabelled]),
 )
