@@ -24,7 +24,7 @@ from mmengine.registry import METRICS, OPTIM_WRAPPERS, RUNNERS
 from mmengine.runner import Runner, find_latest_checkpoint
 
 from mmext.compat import distributed
-from mmext.datasets.checks import check_annotations
+from mmext.engine.annotations import check_annotations
 from mmext.engine.checkpoint import check_checkpoint
 
 __all__ = [

@@ -2,7 +2,7 @@ import json
 
 import pytest
 
-from mmext.datasets.checks import check_annotations
+from mmext.engine.annotations import check_annotations
 
 CLASSES = ('cat', 'dog')
 
