@@ -126,7 +126,12 @@ def plot_curves(scalars: Scalars, path: str | os.PathLike) -> None:
     rates = [name for name in train if name.replace('/', '.').endswith('.lr')]
     # How long an iteration takes is logged in both stages.
     clocks = ('val/time', 'val/data_time')
-    metrics = [name for name in scalars if name.startswith('val/') and name not in clocks]
+    metrics = [
+        name
+        for name, (_, values) in scalars.items()
+        # COCO writes -1 where there is no object of a size.
+        if name.startswith('val/') and name not in clocks and set(values) != {-1.0}
+    ]
     panels = [
         (losses, 'training loss (faint: as logged, solid: smoothed)', 'iteration'),
         (rates, 'learning rate (per step)', 'iteration'),

@@ -187,7 +187,7 @@ def report(out: Path, pictures: int) -> None:
         'versions': versions(),
     }
     (out / 'summary.json').write_text(json.dumps(summary, indent=2) + '\n')
-    table = Table(title='300 test scenes of 80 px; backbone pretrained on rendered letters')
+    table = Table(title='300 test scenes; backbone pretrained on rendered letters')
     for column in ('method', 'mAP', 'AP50', 'minutes'):
         table.add_column(column, justify='left' if column == 'method' else 'right')
     for name, row in rows.items():

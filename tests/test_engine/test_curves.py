@@ -111,6 +111,7 @@ def test_plot_has_labelled_panels_and_is_an_image(tmp_path, monkeypatch):
         'train/grad_norm': series(1, 1, 1, 1),
         'val/toy/mse': series(4),
         'val/time': series(4),
+        'val/coco/bbox_mAP_l': series(-1),
     }
     path = tmp_path / 'curves.png'
     panels = drawn(monkeypatch, scalars, path)
