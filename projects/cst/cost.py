@@ -108,7 +108,7 @@ def largest_resident_set() -> float:
 def main() -> None:
     """Measure and write results/cost.json."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument('--rounds', type=int, default=30)
+    parser.add_argument('--rounds', type=int, default=12)
     parser.add_argument('--quick', action='store_true', help='3 rounds, no result file')
     parser.add_argument('--scenes', type=Path, default=ROOT / 'data/digit_scenes')
     parser.add_argument('--memory-of', choices=METHODS, help=argparse.SUPPRESS)
