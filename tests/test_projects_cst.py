@@ -1,6 +1,7 @@
 """The scripts behind `make demo` and `make reproduce PLUGIN=cst`."""
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -27,8 +28,6 @@ def test_demo_resumes_after_an_interrupt(root, tmp_path):
     first = subprocess.Popen(command, cwd=root, start_new_session=True)
     while not (tmp_path / 'cst/iter_1.pth').exists() and first.poll() is None:
         time.sleep(0.2)
-    import os
-
     os.killpg(first.pid, signal.SIGINT)
     assert first.wait(60) != 0
     assert not (tmp_path / 'summary.json').exists()

@@ -63,7 +63,7 @@ def finish(processes: dict[str, tuple[subprocess.Popen, Path | None]]) -> None:
             process.wait()
 
 
-def prepare(out: Path, options: list[str]) -> None:
+def prepare(out: Path) -> None:
     """Make scenes and the backbone unless they are there."""
     from mmext.datasets.digit_scenes import SceneSettings, generate
 
@@ -72,7 +72,7 @@ def prepare(out: Path, options: list[str]) -> None:
         return
     say('training the backbone as a classifier of rendered letters (once)')
     work_dir = out / 'letters'
-    finish({'letters': (start(LETTERS, work_dir, options, None, threads=2), None)})
+    finish({'letters': (start(LETTERS, work_dir, [], None, threads=2), None)})
     import torch
     from mmengine.runner import find_latest_checkpoint
 
@@ -211,7 +211,7 @@ def main() -> None:
     os.chdir(ROOT)
     began = time.time()
     args.work_dir.mkdir(parents=True, exist_ok=True)
-    prepare(args.work_dir, [])
+    prepare(args.work_dir)
     train(args.work_dir, args.cfg_options)
     report(args.work_dir, args.pictures)
     say(f'{(time.time() - began) / 60:.1f} minutes')

@@ -238,8 +238,7 @@ class CycleSelfTraining(BaseDetector):
         width, height = self.semi_train_cfg['min_pseudo_bbox_wh']
         targets = []
         for instances, sample in zip(pseudo, data_samples, strict=True):
-            moved = copy.copy(instances)
-            moved = moved.new()
+            moved = instances.new()
             moved.bboxes = bbox_project(
                 instances.bboxes, _homography(sample).to(instances.bboxes), sample.img_shape
             )
@@ -359,12 +358,11 @@ def _branch(
     name: str, index: int, inputs: dict[str, Tensor], samples: dict[str, list]
 ) -> tuple[Tensor, list]:
     """The student's own branch where the pipeline makes one, else the shared one."""
-    shared = {'sup': 'sup', 'unsup_student': 'unsup_student'}[name]
     own = f'{name}_student{index}' if name == 'sup' else f'{name}{index}'
-    key = own if own in inputs else shared
+    key = own if own in inputs else name
     if key not in inputs:
         raise KeyError(
-            f'the training pipeline has no branch {own!r} and no branch {shared!r}; '
+            f'the training pipeline has no branch {own!r} and no branch {name!r}; '
             f'it has {sorted(inputs)}'
         )
     return inputs[key], samples[key]
