@@ -24,7 +24,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 REQUIREMENTS = ROOT / 'requirements'
 STACKS = ('upstream', 'onedl')
-EXTRAS = ('data', 'tests')
+EXTRAS = ('data', 'deploy', 'comparators', 'tests')
 # Files that decide what an editable install looks like.
 INSTALL = ('setup.py', 'pyproject.toml', 'mmext/version.py', '_mmext_startup.py')
 
