@@ -4,6 +4,7 @@
 Examples:
     python tools/print_config.py mmdet::retinanet/retinanet_r50_fpn_1x_coco.py
     python tools/print_config.py path/to/config.py --cfg-options train_cfg.max_epochs=3 --out all.py
+    python tools/print_config.py mmpretrain::lenet/lenet5_mnist.py --with terngrad --diff
 """
 
 import argparse
@@ -14,7 +15,7 @@ from pathlib import Path
 if find_spec('mmext') is None:
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from mmext.engine import launch
+from mmext.engine import launch, overlay
 
 
 def parse_args(argv: list[str] | None) -> argparse.Namespace:
@@ -32,10 +33,20 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
         metavar='KEY=VALUE',
         help='override keys of the config: a.b=1 c="[1,2]" d.0.e=x',
     )
+    launch.add_overlay_argument(parser)
+    parser.add_argument(
+        '--diff',
+        nargs='?',
+        const='',
+        metavar='CONFIG',
+        help='print only what differs from this config; without one, what the options change',
+    )
     parser.add_argument(
         '--out', metavar='FILE', help='write to this .py, .json or .yml file instead'
     )
     args = parser.parse_args(argv)
+    if args.out is not None and args.diff is not None:
+        parser.error('--out writes a config, --diff prints a difference: choose one')
     if args.out is not None and not args.out.endswith(('.py', '.json', '.yml', '.yaml')):
         parser.error(f'--out must end in .py, .json, .yml or .yaml, got {args.out}')
     return args
@@ -45,7 +56,11 @@ def main(argv: list[str] | None = None) -> None:
     """Print or write the config; exit with code 2 on mistakes in the command line."""
     args = parse_args(argv)
     with launch.user_errors('print_config.py'):
-        cfg = launch.load_config(args.config, args.cfg_options)
+        cfg = launch.load_config(args.config, args.cfg_options, args.overlays)
+        if args.diff is not None:
+            other = launch.load_config(args.diff or args.config)
+            sys.stdout.write(overlay.difference(other, cfg) + '\n')
+            return
     if args.out is None:
         sys.stdout.write(cfg.pretty_text.rstrip('\n') + '\n')
     else:

@@ -37,7 +37,7 @@ def main(argv: list[str] | None = None) -> None:
     args = parse_args(argv)
     os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
     with launch.user_errors('test.py'):
-        cfg = launch.load_config(args.config, args.cfg_options)
+        cfg = launch.load_config(args.config, args.cfg_options, args.overlays)
         launch.prepare_test(
             cfg,
             args.checkpoint,

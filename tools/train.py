@@ -4,6 +4,7 @@
 Examples:
     python tools/train.py mmext::cst/<config>.py --work-dir work_dirs/cst
     python tools/train.py path/to/config.py --resume --cfg-options train_cfg.max_epochs=3
+    python tools/train.py mmpretrain::lenet/lenet5_mnist.py --with terngrad smoothout --print
     bash tools/dist_train.sh path/to/config.py 2
 """
 
@@ -16,7 +17,7 @@ from pathlib import Path
 if find_spec('mmext') is None:
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from mmext.engine import launch
+from mmext.engine import launch, overlay
 
 
 def parse_args(argv: list[str] | None) -> argparse.Namespace:
@@ -38,6 +39,9 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
         action='store_true',
         help='scale the learning rate by total batch size / auto_scale_lr.base_batch_size',
     )
+    parser.add_argument(
+        '--print', action='store_true', help='show what the options change in the config, and stop'
+    )
     launch.add_common_arguments(parser)
     return parser.parse_args(argv)
 
@@ -47,7 +51,11 @@ def main(argv: list[str] | None = None) -> None:
     args = parse_args(argv)
     os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
     with launch.user_errors('train.py'):
-        cfg = launch.load_config(args.config, args.cfg_options)
+        cfg = launch.load_config(args.config, args.cfg_options, args.overlays)
+        if args.print:
+            host = launch.load_config(args.config)
+            sys.stdout.write(overlay.difference(host, cfg) + '\n')
+            return
         launch.prepare(
             cfg,
             work_dir=args.work_dir,

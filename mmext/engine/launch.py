@@ -12,7 +12,7 @@ import difflib
 import inspect
 import os
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -24,12 +24,15 @@ from mmengine.registry import METRICS, OPTIM_WRAPPERS, RUNNERS
 from mmengine.runner import Runner, find_latest_checkpoint
 
 from mmext.compat import distributed
+from mmext.compat.mim import config_folder
+from mmext.engine import overlay
 from mmext.engine.annotations import check_annotations
 from mmext.engine.checkpoint import check_checkpoint
 
 __all__ = [
     'CfgOptions',
     'add_common_arguments',
+    'add_overlay_argument',
     'build_runner',
     'check_checkpoint',
     'dump_results',
@@ -91,6 +94,7 @@ def add_common_arguments(parser: argparse.ArgumentParser) -> None:
         metavar='KEY=VALUE',
         help='override keys of the config: a.b=1 c="[1,2]" d.0.e=x',
     )
+    add_overlay_argument(parser)
     parser.add_argument(
         '--launcher',
         choices=distributed.LAUNCHERS,
@@ -99,6 +103,18 @@ def add_common_arguments(parser: argparse.ArgumentParser) -> None:
     )
     # torch.distributed.launch passes it; torchrun sets LOCAL_RANK instead.
     parser.add_argument('--local_rank', '--local-rank', type=int, default=0, help=argparse.SUPPRESS)
+
+
+def add_overlay_argument(parser: argparse.ArgumentParser) -> None:
+    """Add ``--with``; the names arrive as ``args.overlays``."""
+    parser.add_argument(
+        '--with',
+        dest='overlays',
+        nargs='+',
+        default=[],
+        metavar='PLUGIN',
+        help=f'add plugins to the config: {", ".join(overlay.available())}',
+    )
 
 
 @contextlib.contextmanager
@@ -147,20 +163,21 @@ def _config_folder(package: str, config: str) -> Path:
         raise FileNotFoundError(
             f'config {config}: the package {package!r} is not installed: pip install {package}'
         )
-    home = Path(spec.submodule_search_locations[0])
-    # A wheel carries .mim; a checkout on PYTHONPATH has its configs beside the package.
-    folders = [home / '.mim' / 'configs', home.parent / 'configs']
-    return next((folder for folder in folders if folder.is_dir()), folders[0])
+    return config_folder(Path(spec.submodule_search_locations[0]))
 
 
-def load_config(config: str, cfg_options: Mapping[str, Any] | None = None) -> Config:
-    """Read a config and override some of its keys.
+def load_config(
+    config: str, cfg_options: Mapping[str, Any] | None = None, overlays: Sequence[str] = ()
+) -> Config:
+    """Read a config, merge overlays into it and override some of its keys.
 
     Args:
         config: As in :func:`resolve_config`.
         cfg_options: Dotted key -> value, e.g. ``{'train_cfg.max_epochs': 3, 'pipeline.0.p': 0.5}``.
             Keys below the first level may be new; a new first-level key must be one that MMEngine
             reads, because any other would have no effect.
+        overlays: Names of plugins, see :func:`mmext.engine.overlay.apply`; the options are merged
+            after them.
 
     Returns:
         Config: With ``filename`` set.
@@ -175,6 +192,8 @@ def load_config(config: str, cfg_options: Mapping[str, Any] | None = None) -> Co
     # RuntimeError is MMEngine's ConfigParsingError, KeyError a key that two bases define.
     except (SyntaxError, ImportError, KeyError, RuntimeError) as error:
         raise ValueError(f'config file {path} cannot be loaded: {error}') from error
+    if overlays:
+        cfg = overlay.apply(cfg, overlays)
     merge_options(cfg, cfg_options or {})
     return cfg
 

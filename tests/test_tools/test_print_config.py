@@ -58,3 +58,10 @@ def test_a_checkout_runs_without_installation_and_reports_one_line(tmp_path, toy
         'print_config.py: error: config file lost.py does not exist'
     )
     assert 'Traceback' not in result.stderr
+
+
+def test_the_difference_is_what_the_options_change(print_config, capsys):
+    print_config('--diff')
+    changed = [line for line in capsys.readouterr().out.splitlines() if line[:1] in '+-']
+    assert changed == ['--- before', '+++ after', '-lr = 0.1', '+lr = 0.2', '-    dict(width=2),',
+                       '+    dict(width=7),']  # fmt: skip
