@@ -1,5 +1,6 @@
 """The scripts behind `make demo` and `make reproduce PLUGIN=cst`."""
 
+import importlib
 import json
 import os
 import signal
@@ -8,6 +9,8 @@ import sys
 import time
 
 import pytest
+import torch
+from mmengine.config import Config
 
 SHORT = ['train_cfg.max_iters=4', 'train_cfg.val_interval=4', 'default_hooks.logger.interval=1',
          'default_hooks.checkpoint.interval=1']  # fmt: skip
@@ -18,6 +21,82 @@ def test_cost_study_runs(root, tmp_path):
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-2000:]
     assert 'time x' in done.stdout
+
+
+@pytest.fixture
+def script(root, monkeypatch):
+    """Import a script of projects/cst; configs are not formatted, which takes seconds each."""
+    for folder in ('projects', 'projects/cst'):
+        monkeypatch.syspath_prepend(str(root / folder))
+    monkeypatch.setattr(Config, 'pretty_text', property(lambda cfg: repr(cfg._cfg_dict)))
+    return importlib.import_module
+
+
+def test_study_trains_compares_and_skips_what_is_done(script, tmp_path, capsys):
+    from mmext.engine.curves import read_scalars
+
+    methods = ['supervised', 'mean_teacher', 'soft_teacher', 'cst_js']
+    command = ['--quick', '--out', str(tmp_path), '--methods', *methods]
+    script('study').main(command)
+    out = tmp_path / 'quick'
+    result = json.loads((out / 'study.json').read_text())
+    assert [row['key'] for row in result['rows']] == methods
+    assert result['verdict'] == 'not met' and 'cst_none' in result['why']
+    assert (out / 'study.png').stat().st_size > 5_000
+    records = {path.parent.name.partition('-')[0]: path for path in out.glob('*/record.json')}
+    assert set(records) == set(methods)
+    for method in methods[1:]:
+        scalars = read_scalars(records[method].parent)
+        losses = [key for key in scalars if 'unsup_loss_bbox' in key]
+        # No unsupervised loss in the burn-in of one iteration; then there is one.
+        assert losses and all((scalars[key][1] > 0).any() for key in losses)
+    written = {path: path.stat().st_mtime_ns for path in records.values()}
+    script('study').main(command)
+    assert written == {path: path.stat().st_mtime_ns for path in records.values()}
+    assert '+-' in capsys.readouterr().out
+    other = records['supervised'].parent
+    script('study').forget_other(other, 'other settings')
+    assert sorted(path.name for path in other.iterdir()) == ['lock', 'settings.sha256']
+
+
+@pytest.mark.parametrize(
+    'cst, twice, verdict', [(32.2, 30.0, 'met'), (32.2, 31.0, 'partly'), (32.0, 20.0, 'not met')]
+)
+def test_verdict_of_the_study_follows_the_rule(script, cst, twice, verdict):
+    mean = dict(supervised=25.0, mean_teacher=30.0, soft_teacher=29.0, mean_teacher_2x=twice,
+                cst_none=31.0, cst_js=cst)  # fmt: skip
+    titles = {name: name for name in mean}
+    found, why = script('study_report').judge(mean, titles)
+    assert found == verdict and 'mean_teacher' in why
+    del mean['mean_teacher_2x']
+    assert script('study_report').judge(mean, titles)[0] == 'not met'
+
+
+def test_background_weights_of_soft_teacher_look_up_the_moved_point(script):
+    """A shift by whole cells against a lookup in the teacher's score map."""
+    foreground = torch.rand(2, 1, 4, 6, generator=torch.Generator().manual_seed(0))
+    points = torch.tensor([[(x + 0.5) * 8, (y + 0.5) * 8] for y in range(4) for x in range(6)])
+    moves = [torch.eye(3), torch.tensor([[1.0, 0, 16], [0, 1, -8], [0, 0, 1]])]
+    got = script('baselines').background_weights([points], [8], [foreground], moves)
+    expected = [
+        1 - float(foreground[image, 0, y + dy, x + dx])
+        if 0 <= y + dy < 4 and 0 <= x + dx < 6
+        else 1.0
+        for image, (dx, dy) in enumerate([(0, 0), (2, -1)])
+        for y in range(4)
+        for x in range(6)
+    ]
+    torch.testing.assert_close(got, torch.tensor(expected), rtol=0, atol=1e-5)
+
+
+def test_gpu_script_runs_on_a_cpu_when_tiny(script, tmp_path):
+    script('gpu').main(['--quick', '--work-dir', str(tmp_path)])
+    cost = json.loads((tmp_path / 'cost.json').read_text())
+    assert len(cost['rows']) == 3
+    training = json.loads((tmp_path / 'training.json').read_text())
+    assert set(training['rows'][0]['metrics']) == {
+        f'mAP, {network}' for network in ('teacher1', 'teacher2', 'student1', 'ensemble')
+    }
 
 
 @pytest.mark.slow

@@ -2,7 +2,7 @@
 _base_ = [
     '../_base_/models/fcos_r18_digits.py',
     '../_base_/datasets/digit_scenes_semi.py',
-    '../_base_/schedules/digits_900.py',
+    '../_base_/schedules/digits_1k.py',
     '../_base_/default_runtime.py',
 ]
 
@@ -12,7 +12,14 @@ model = dict(
     consistency=dict(
         type='mmext.DistributionConsistency', kind='js', temperature=0.25, normalize=True
     ),
-    semi_train_cfg=dict(score_thr=0.45, ignore_score_thr=0.2, score_power=0.5, unsup_weight=1.0),
+    semi_train_cfg=dict(
+        score_thr=0.5,
+        ignore_score_thr=0.2,
+        score_power=0.5,
+        # Without it every sixth pseudo-box is a second class for an object that has one.
+        agnostic_nms_iou=0.6,
+        unsup_weight=1.0,
+    ),
     semi_test_cfg=dict(predict_on='teacher1'),
     data_preprocessor=dict(
         type='MultiBranchDataPreprocessor', data_preprocessor=_base_.preprocessor
@@ -25,6 +32,7 @@ custom_hooks = [
         momentum=0.008,
         burn_in=400,
         ramp_up=100,
+        handover='average',
         clip_grad=dict(max_norm=10),
     ),
     dict(type='mmext.DistributionConsistencyHook'),

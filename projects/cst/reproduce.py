@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
-STUDIES = ('cost.py',)
+STUDIES = ('cost.py', 'study.py')
 
 
 def main() -> None:

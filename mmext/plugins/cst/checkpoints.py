@@ -14,10 +14,19 @@ def translate(state_dict: dict, networks: tuple[str, ...]) -> bool:
 
     Returns:
         Whether the checkpoint holds teachers.
+
+    Raises:
+        ValueError: It is one of CST that lacks a network.
     """
     parts = {key.partition('.')[0] for key in state_dict}
-    if set(networks) <= parts:
+    missing = set(networks) - parts
+    if not missing:
         return True
+    if missing < set(networks):
+        raise ValueError(
+            f'the checkpoint of CST lacks {sorted(missing)}; give a whole one, or export one '
+            'network with tools/model_converters/export_detector.py and load that'
+        )
     mean_teacher = {'teacher', 'student'} <= parts
     print_log(
         f'The checkpoint is one of a {"mean teacher" if mean_teacher else "plain detector"}: both '

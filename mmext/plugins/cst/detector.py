@@ -12,27 +12,17 @@ from mmdet.structures import DetDataSample
 from mmdet.structures.bbox import bbox_project, get_box_tensor
 from mmengine.structures import InstanceData
 from torch import Tensor, nn
+from torchvision.ops import nms
 
 from mmext.registry import MODELS
 
 from .checkpoints import check_fit, translate
 from .consistency import DistributionConsistency
+from .early_backward import early_backward, freed
 from .functional import cross_iou, fuse_detections, jensen_shannon
+from .settings import NETWORKS, PREDICT_ON, TEST_CFG_DEFAULTS, merge, train_cfg
 from .teachers import check_opinions, view
 from .weighted import weigh_boxes
-
-NETWORKS = ('teacher1', 'teacher2', 'student1', 'student2')
-PREDICT_ON = (*NETWORKS, 'ensemble')
-TRAIN_CFG_DEFAULTS: dict[str, Any] = {
-    'score_thr': 0.5,
-    'ignore_score_thr': None,
-    'score_power': 1.0,
-    'odds_power': 2.0,
-    'min_pseudo_bbox_wh': (1e-2, 1e-2),
-    'sup_weight': 1.0,
-    'unsup_weight': 1.0,
-}
-TEST_CFG_DEFAULTS: dict[str, Any] = {'predict_on': 'teacher1', 'fuse_iou_thr': 0.55}
 
 
 @MODELS.register_module()
@@ -52,7 +42,7 @@ class CycleSelfTraining(BaseDetector):
     unsupervised views carry ``homography_matrix`` in their meta keys.
 
     Cost against a mean teacher of the same batch: twice the student and teacher passes; two student
-    graphs in memory.
+    graphs in memory, one with ``sequential_backward``.
 
     Args:
         detector: Config of any MMDetection detector; one with heads of the FCOS, AnchorHead or
@@ -62,7 +52,12 @@ class CycleSelfTraining(BaseDetector):
             background; None: there are none), ``score_power`` (both compare with
             ``score ** score_power``; 0.5 for the products class x centerness of FCOS),
             ``odds_power`` (see :func:`~mmext.plugins.cst.functional.odds_distribution`),
-            ``min_pseudo_bbox_wh`` (px), ``sup_weight``, ``unsup_weight`` (>= 0). All ours.
+            ``agnostic_nms_iou`` (of boxes that overlap more, whatever their classes, only the best
+            one is a pseudo-label, since one object has one class; None: detectors with a sigmoid
+            per class then teach two classes on one object),
+            ``min_pseudo_bbox_wh`` (px), ``sup_weight``, ``unsup_weight`` (>= 0),
+            ``sequential_backward`` (differentiate S1 before S2 runs: one student graph in memory
+            instead of two, the same gradients, log and time). All ours.
         semi_test_cfg: ``predict_on``: ``'teacher1'``, ``'teacher2'``, ``'student1'``,
             ``'student2'`` or ``'ensemble'`` (both teachers, fused by class at ``fuse_iou_thr``).
             Ours.
@@ -95,8 +90,8 @@ class CycleSelfTraining(BaseDetector):
         init_cfg: dict | None = None,
     ) -> None:
         super().__init__(data_preprocessor=data_preprocessor, init_cfg=init_cfg)
-        self.semi_train_cfg = _train_cfg(semi_train_cfg)
-        self.semi_test_cfg = _merge('semi_test_cfg', TEST_CFG_DEFAULTS, semi_test_cfg)
+        self.semi_train_cfg = train_cfg(semi_train_cfg)
+        self.semi_test_cfg = merge('semi_test_cfg', TEST_CFG_DEFAULTS, semi_test_cfg)
         self.predict_on = self.semi_test_cfg['predict_on']
         self.consistency: DistributionConsistency = MMDET_TASK_UTILS.build(
             consistency or dict(type='mmext.DistributionConsistency')
@@ -154,31 +149,45 @@ class CycleSelfTraining(BaseDetector):
         Also returns diagnostics whose keys lack "loss": ``dcr/weight_mean``, ``dcr/js_mean``,
         ``dcr/agreement``, ``pseudo/teacher1`` and ``pseudo/teacher2`` (boxes per image).
         """
-        losses: dict[str, Tensor] = {}
+        pseudo: list | None = None
+        statistics: dict[str, Tensor] = {}
+        if self.unsup_scale != 0:
+            pseudo, statistics = self.pseudo_instances(
+                multi_batch_inputs['unsup_teacher'], multi_batch_data_samples['unsup_teacher']
+            )
+        supervised: dict[str, Tensor] = {}
+        unsupervised: dict[str, Tensor] = {}
         for index, student in enumerate(self.students, 1):
             inputs, samples = _branch('sup', index, multi_batch_inputs, multi_batch_data_samples)
-            supervised = student.loss(inputs, [sample.clone() for sample in samples])
-            supervised = reweight_loss_dict(supervised, self.semi_train_cfg['sup_weight'])
-            losses.update(rename_loss_dict(f'student{index}_sup_', supervised))
-        if self.unsup_scale == 0:
-            return losses
-        pseudo, statistics = self.pseudo_instances(
-            multi_batch_inputs['unsup_teacher'], multi_batch_data_samples['unsup_teacher']
-        )
-        losses.update(statistics)
-        for index, student in enumerate(self.students, 1):
-            inputs, samples = _branch(
-                'unsup_student', index, multi_batch_inputs, multi_batch_data_samples
-            )
-            # The cycle: S1 (index 1) learns from T2 (pseudo[1]), S2 from T1 (pseudo[0]).
-            targets = self.project(pseudo[2 - index], samples)
-            weight = self.semi_train_cfg['unsup_weight'] * self.unsup_scale
-            if not any(len(target.gt_instances) for target in targets):
-                # Keep the graph: under DDP every parameter takes part in every step.
-                weight = 0.0
-            unsupervised = reweight_loss_dict(student.loss(inputs, targets), weight)
-            losses.update(rename_loss_dict(f'student{index}_unsup_', unsupervised))
-        return losses
+            part = student.loss(inputs, [sample.clone() for sample in samples])
+            part = reweight_loss_dict(part, self.semi_train_cfg['sup_weight'])
+            part = rename_loss_dict(f'student{index}_sup_', part)
+            extra: dict[str, Tensor] = {}
+            if pseudo is not None:
+                inputs, samples = _branch(
+                    'unsup_student', index, multi_batch_inputs, multi_batch_data_samples
+                )
+                # The cycle: S1 (index 1) learns from T2 (pseudo[1]), S2 from T1 (pseudo[0]).
+                extra = self._unsupervised(
+                    student, inputs, self.project(pseudo[2 - index], samples)
+                )
+                extra = rename_loss_dict(f'student{index}_unsup_', extra)
+            if self.semi_train_cfg['sequential_backward'] and student is self.student1:
+                total, _ = self.parse_losses({**part, **extra})
+                trained = [p for p in student.parameters() if p.requires_grad]
+                part, extra = freed(early_backward(total, trained), part, extra)
+            supervised.update(part)
+            unsupervised.update(extra)
+        return {**supervised, **statistics, **unsupervised}
+
+    def _unsupervised(
+        self, student: nn.Module, inputs: Tensor, targets: list[DetDataSample]
+    ) -> dict[str, Tensor]:
+        weight = self.semi_train_cfg['unsup_weight'] * self.unsup_scale
+        if not any(len(target.gt_instances) for target in targets):
+            # Keep the graph: under DDP every parameter takes part in every step.
+            weight = 0.0
+        return reweight_loss_dict(student.loss(inputs, targets), weight)
 
     @torch.no_grad()
     def pseudo_instances(
@@ -257,7 +266,9 @@ class CycleSelfTraining(BaseDetector):
         sound = torch.isfinite(boxes).all(dim=1) & torch.isfinite(score)
         sound &= (boxes[:, 2:] > boxes[:, :2]).all(dim=1)
         least = cfg['score_thr'] if cfg['ignore_score_thr'] is None else cfg['ignore_score_thr']
-        chosen = sound & (score >= least)
+        chosen = (sound & (score >= least)).nonzero().squeeze(1)
+        if cfg['agnostic_nms_iou'] is not None:
+            chosen = chosen[nms(boxes[chosen], score[chosen], cfg['agnostic_nms_iou'])]
         return InstanceData(
             bboxes=boxes[chosen],
             labels=found.labels[chosen],
@@ -330,28 +341,6 @@ class CycleSelfTraining(BaseDetector):
             self.teachers_loaded = translate(state_dict, NETWORKS)
             check_fit(self, state_dict)
         super()._load_from_state_dict(state_dict, prefix, *args)
-
-
-def _merge(name: str, defaults: dict, given: dict | None) -> dict:
-    unknown = set(given or {}) - set(defaults)
-    if unknown:
-        raise ValueError(f'{name} has no key {sorted(unknown)}; it has {sorted(defaults)}')
-    return {**defaults, **(given or {})}
-
-
-def _train_cfg(given: dict | None) -> dict:
-    cfg = _merge('semi_train_cfg', TRAIN_CFG_DEFAULTS, given)
-    low, high = cfg['ignore_score_thr'], cfg['score_thr']
-    if not 0 <= high <= 1:
-        raise ValueError(f'semi_train_cfg.score_thr={high} must be in [0, 1]')
-    if low is not None and not 0 <= low <= high:
-        raise ValueError(
-            f'semi_train_cfg.ignore_score_thr={low} must be in [0, score_thr={high}] or None'
-        )
-    for key in ('sup_weight', 'unsup_weight'):
-        if cfg[key] < 0:
-            raise ValueError(f'semi_train_cfg.{key}={cfg[key]} must not be negative')
-    return cfg
 
 
 def _branch(

@@ -10,7 +10,7 @@ from torch.utils.data import DataLoader
 
 from mmext.registry import LOOPS
 
-from .detector import PREDICT_ON
+from .settings import PREDICT_ON
 
 
 @LOOPS.register_module()

@@ -15,6 +15,7 @@ from .functional import ema_update, ramp
 
 _NAME = 'cst'
 _KEPT = 'cst_teachers_kept'
+HANDOVERS = ('copy', 'average')
 
 
 def cycle_model(runner: Runner, asked_by: str) -> nn.Module:
@@ -36,10 +37,9 @@ class CycleTeacherHook(Hook):
     """``T_i <- (1 - momentum) T_i + momentum S_i`` after every optimizer step, for both pairs.
 
     The average follows real updates: micro-batches of gradient accumulation and steps that mixed
-    precision skips do not count. While ``iter < burn_in`` the students see labels only; at
-    ``burn_in`` the teachers become copies of their students and the unsupervised loss rises
-    linearly over ``ramp_up`` iterations. Teachers loaded with ``load_from`` are kept: they are
-    never overwritten by a copy. Resuming needs nothing.
+    precision skips do not count. While ``iter < burn_in`` the students see labels only; from
+    ``burn_in`` on the unsupervised loss rises linearly over ``ramp_up`` iterations. Teachers loaded
+    with ``load_from`` are kept: they are never overwritten by a copy. Resuming needs nothing.
 
     Args:
         momentum: Weight of the student in the average, as in MMDetection's ``MeanTeacherHook``: the
@@ -51,9 +51,12 @@ class CycleTeacherHook(Hook):
         clip_grad: Arguments of ``clip_grad_norm_``, applied to each student alone; the
             optimizer wrapper's ``clip_grad`` takes one norm over both and so couples them.
             None: no clipping.
+        handover: What the teachers are when the burn-in ends: ``'copy'`` of their students
+            (common in the field), or their ``'average'`` over the burn-in, which under a constant
+            learning rate detects better than the student (ours).
 
     Raises:
-        ValueError: A number outside its range.
+        ValueError: A number outside its range or an unknown ``handover``.
 
     Example:
         >>> custom_hooks = [dict(type='mmext.CycleTeacherHook', momentum=0.0004, burn_in=2000)]
@@ -68,6 +71,7 @@ class CycleTeacherHook(Hook):
         ramp_up: int = 0,
         skip_buffers: bool = False,
         clip_grad: dict | None = None,
+        handover: str = 'copy',
     ) -> None:
         if not 0 < momentum < 0.5:
             raise ValueError(
@@ -76,11 +80,14 @@ class CycleTeacherHook(Hook):
             )
         if burn_in < 0 or ramp_up < 0:
             raise ValueError(f'burn_in={burn_in} and ramp_up={ramp_up} must not be negative')
+        if handover not in HANDOVERS:
+            raise ValueError(f'CycleTeacherHook handover={handover!r} must be one of {HANDOVERS}')
         self.momentum = momentum
         self.burn_in = burn_in
         self.ramp_up = ramp_up
         self.skip_buffers = skip_buffers
         self.clip_grad = clip_grad
+        self.handover = handover
 
     def before_train(self, runner: Runner) -> None:
         """Start the teachers and attach to the optimizer step."""
@@ -99,7 +106,7 @@ class CycleTeacherHook(Hook):
     def before_train_iter(self, runner: Runner, batch_idx: int, data_batch=None) -> None:
         """Set the weight of the unsupervised loss; end the burn-in."""
         model = cycle_model(runner, type(self).__name__)
-        if self.burn_in and runner.iter == self.burn_in:
+        if self.handover == 'copy' and self.burn_in and runner.iter == self.burn_in:
             self._copy(runner, model)
         model.unsup_scale = ramp(runner.iter, self.burn_in, self.ramp_up)
 

@@ -8,11 +8,12 @@ factor stays what it is without weights, so a weight below 1 really lowers the l
 weight 0 is an ignore region: neither object nor background. Without the field the losses are
 MMDetection's own, bit for bit.
 
-Served: FCOSHead, AnchorHead (RetinaNet and RPN included) and the bbox head of StandardRoIHead.
+Served: FCOSHead, AnchorHead (RetinaNet and RPN included), ATSSHead and the bbox head of
+StandardRoIHead, with those of their subclasses that compute their losses in the same way.
 """
 
 import torch
-from mmdet.models.dense_heads import AnchorHead, FCOSHead
+from mmdet.models.dense_heads import AnchorHead, ATSSHead, FCOSHead, RPNHead
 from mmdet.models.dense_heads.anchor_head import anchor_inside_flags
 from mmdet.models.roi_heads import StandardRoIHead
 from mmdet.models.roi_heads.bbox_heads import BBoxHead
@@ -21,7 +22,7 @@ from mmdet.utils import reduce_mean
 from mmengine.structures import InstanceData
 from torch import Tensor, nn
 
-SERVED = 'FCOS, RetinaNet and other plain AnchorHead detectors, Faster R-CNN'
+SERVED = 'FCOS, ATSS, RetinaNet and other plain AnchorHead detectors, Faster R-CNN'
 
 
 def box_weights(gt_instances: InstanceData) -> Tensor:
@@ -138,23 +139,108 @@ class WeightedAnchorHead(AnchorHead):
         targets = super()._get_targets_single(
             flat_anchors, valid_flags, gt_instances, img_meta, gt_instances_ignore, unmap_outputs
         )
-        if 'weights' not in gt_instances:
-            return targets
-        _, label_weights, _, bbox_weights, pos_inds, _, sampled = targets
-        # pos_inds counts the anchors inside the image only.
-        where = pos_inds
-        if unmap_outputs:
-            inside = anchor_inside_flags(
-                flat_anchors,
-                valid_flags,
-                img_meta['img_shape'][:2],
-                self.train_cfg['allowed_border'],
-            )
-            where = inside.nonzero().squeeze(1)[pos_inds]
-        weights = gt_instances.weights[sampled.pos_assigned_gt_inds].to(label_weights.dtype)
-        label_weights[where] *= weights
-        bbox_weights[where] *= weights[:, None]
+        if 'weights' in gt_instances:
+            _, label_weights, _, bbox_weights, pos_inds, _, sampled = targets
+            inside = None
+            if unmap_outputs:
+                inside = anchors_inside(self, flat_anchors, valid_flags, img_meta)
+            weigh_anchors(gt_instances, sampled, pos_inds, inside, label_weights, bbox_weights)
         return targets
+
+
+class WeightedATSSHead(ATSSHead):
+    """ATSSHead whose anchors take the weight of their box."""
+
+    def _get_targets_single(
+        self,
+        flat_anchors,
+        valid_flags,
+        num_level_anchors,
+        gt_instances,
+        img_meta,
+        gt_instances_ignore=None,
+        unmap_outputs=True,
+    ):
+        """As ATSSHead, with the weights of positive anchors multiplied by their box's."""
+        targets = super()._get_targets_single(
+            flat_anchors,
+            valid_flags,
+            num_level_anchors,
+            gt_instances,
+            img_meta,
+            gt_instances_ignore,
+            unmap_outputs,
+        )
+        if 'weights' in gt_instances:
+            _, _, label_weights, _, bbox_weights, pos_inds, _, sampled = targets
+            inside = None
+            if unmap_outputs:
+                inside = anchors_inside(self, flat_anchors, valid_flags, img_meta)
+            weigh_anchors(gt_instances, sampled, pos_inds, inside, label_weights, bbox_weights)
+        return targets
+
+    def loss_by_feat_single(
+        self,
+        anchors,
+        cls_score,
+        bbox_pred,
+        centerness,
+        labels,
+        label_weights,
+        bbox_targets,
+        avg_factor,
+    ):
+        """As ATSSHead, which leaves its box and centerness losses without weights."""
+        scores = self._flatten(cls_score, self.cls_out_channels)
+        deltas = self._flatten(bbox_pred, 4)
+        centerness = self._flatten(centerness, 1).squeeze(1)
+        labels, label_weights = labels.reshape(-1), label_weights.reshape(-1)
+        loss_cls = self.loss_cls(scores, labels, label_weights, avg_factor=avg_factor)
+        positive = ((labels >= 0) & (labels < self.num_classes)).nonzero().squeeze(1)
+        if not len(positive):
+            return loss_cls, deltas.sum() * 0, centerness.sum() * 0, bbox_targets.new_tensor(0.0)
+        weights = label_weights[positive]
+        if self.train_cfg['pos_weight'] > 0:
+            weights = weights / self.train_cfg['pos_weight']
+        anchors = anchors.reshape(-1, 4)[positive]
+        bbox_targets = bbox_targets.reshape(-1, 4)[positive]
+        centerness_targets = self.centerness_target(anchors, bbox_targets)
+        loss_bbox = self.loss_bbox(
+            self.bbox_coder.decode(anchors, deltas[positive]),
+            bbox_targets,
+            weight=centerness_targets * weights,
+            avg_factor=1.0,
+        )
+        loss_centerness = self.loss_centerness(
+            centerness[positive], centerness_targets, weights, avg_factor=avg_factor
+        )
+        return loss_cls, loss_bbox, loss_centerness, centerness_targets.sum()
+
+    @staticmethod
+    def _flatten(level: Tensor, channels: int) -> Tensor:
+        return level.permute(0, 2, 3, 1).reshape(-1, channels)
+
+
+def anchors_inside(head: AnchorHead, flat_anchors, valid_flags, img_meta: dict) -> Tensor:
+    """Flags of the anchors that lie in the image, shape (num_anchors,)."""
+    border = head.train_cfg['allowed_border']
+    return anchor_inside_flags(flat_anchors, valid_flags, img_meta['img_shape'][:2], border)
+
+
+def weigh_anchors(gt_instances, sampled, pos_inds, inside, label_weights, bbox_weights) -> None:
+    """Multiply the weights of positive anchors by those of their boxes, in place.
+
+    Args:
+        gt_instances: Boxes with ``weights``.
+        sampled: Sampling result of the image.
+        pos_inds: Positive anchors, counted among those inside the image.
+        inside: Flags of these among all anchors; None where the weights are of them only.
+        label_weights, bbox_weights: Weights of the anchors, shapes (n,) and (n, 4).
+    """
+    where = pos_inds if inside is None else inside.nonzero().squeeze(1)[pos_inds]
+    weights = gt_instances.weights[sampled.pos_assigned_gt_inds].to(label_weights.dtype)
+    label_weights[where] *= weights
+    bbox_weights[where] *= weights[:, None]
 
 
 class WeightedSampler(BaseSampler):
@@ -188,6 +274,39 @@ class WeightedBBoxHead(BBoxHead):
         return tuple(torch.cat(part) for part in targets) if concat else targets
 
 
+#: Weighted class -> its base, the methods that must still be the base's, and subclasses of the base
+#: with loss methods of their own that keep to it. An override may not read the weights.
+_DENSE: dict[type, tuple[type, tuple[str, ...], tuple[type, ...]]] = {
+    WeightedFCOSHead: (
+        FCOSHead,
+        ('loss', 'loss_and_predict', 'loss_by_feat', 'get_targets', '_get_targets_single'),
+        (),
+    ),
+    WeightedATSSHead: (
+        ATSSHead,
+        ('loss', 'loss_and_predict', 'loss_by_feat', 'loss_by_feat_single', 'get_targets',
+         '_get_targets_single'),
+        (),
+    ),
+    WeightedAnchorHead: (
+        AnchorHead,
+        ('loss', 'loss_and_predict', 'loss_by_feat', 'loss_by_feat_single', 'get_targets',
+         '_get_targets_single'),
+        (RPNHead,),
+    ),
+}  # fmt: skip
+
+
+def weighted_class(head: type) -> type | None:
+    """The weighted class that serves a dense head class; None if there is none."""
+    for weighted, (base, methods, known) in _DENSE.items():
+        if issubclass(head, base) and any(
+            issubclass(head, own) and _inherits(head, own, *methods) for own in (base, *known)
+        ):
+            return weighted
+    return None
+
+
 def weigh_boxes(detector: nn.Module) -> None:
     """Make the heads of a detector honour ``gt_instances.weights``, in place.
 
@@ -199,39 +318,38 @@ def weigh_boxes(detector: nn.Module) -> None:
     """
     roi_head = getattr(detector, 'roi_head', None)
     dense = getattr(detector, 'rpn_head' if roi_head is not None else 'bbox_head', None)
-    if isinstance(dense, FCOSHead) and _inherits(dense, FCOSHead, 'loss_by_feat', 'get_targets'):
-        _become(dense, WeightedFCOSHead)
-    elif isinstance(dense, AnchorHead) and _inherits(
-        dense, AnchorHead, '_get_targets_single', 'get_targets', 'loss_by_feat_single'
-    ):
-        _become(dense, WeightedAnchorHead)
-    elif not (dense is None and roi_head is not None):
-        raise _refusal(dense if dense is not None else detector)
+    if dense is not None:
+        weighted = weighted_class(type(dense))
+        if weighted is None:
+            raise _refusal(dense)
+        _become(dense, weighted)
+    elif roi_head is None:
+        raise _refusal(detector)
     if roi_head is None:
         return
     bbox_head = getattr(roi_head, 'bbox_head', None)
     sampler = getattr(roi_head, 'bbox_sampler', None)
     if not (
         isinstance(roi_head, StandardRoIHead)
+        and not roi_head.with_mask
         and isinstance(bbox_head, BBoxHead)
         and isinstance(sampler, BaseSampler)
-        and _inherits(roi_head, StandardRoIHead, 'loss', 'bbox_loss')
-        and _inherits(bbox_head, BBoxHead, 'get_targets', 'loss')
+        and _inherits(type(roi_head), StandardRoIHead, 'loss', 'bbox_loss')
+        and _inherits(type(bbox_head), BBoxHead, 'loss_and_target', 'get_targets', 'loss')
     ):
         raise _refusal(roi_head)
     _become(sampler, WeightedSampler)
     _become(bbox_head, WeightedBBoxHead)
 
 
-def _inherits(instance: object, base: type, *methods: str) -> bool:
+def _inherits(head: type, base: type, *methods: str) -> bool:
     """Whether the methods are still the base's: an override may not read the weights."""
-    return all(getattr(type(instance), name) is getattr(base, name) for name in methods)
+    return all(getattr(head, name) is getattr(base, name) for name in methods)
 
 
 def _become(instance: object, weighted: type) -> None:
     own = type(instance)
-    if not issubclass(own, weighted):
-        instance.__class__ = type(f'Weighted{own.__name__}', (weighted, own), {})
+    instance.__class__ = type(f'Weighted{own.__name__}', (weighted, own), {})
 
 
 def _refusal(head: object) -> TypeError:

@@ -69,6 +69,25 @@ def retinanet() -> dict:
     )
 
 
+def atss() -> dict:
+    cfg = retinanet()
+    cfg['type'] = 'ATSS'
+    cfg['bbox_head'].update(
+        type='ATSSHead',
+        norm_cfg=None,
+        anchor_generator=dict(
+            type='AnchorGenerator',
+            ratios=[1.0],
+            octave_base_scale=2,
+            scales_per_octave=1,
+            strides=[16, 32],
+        ),
+        loss_bbox=dict(type='IoULoss', loss_weight=2.0),
+    )
+    cfg['train_cfg']['assigner'] = dict(type='ATSSAssigner', topk=4)
+    return cfg
+
+
 def faster_rcnn() -> dict:
     def sampler(num):
         return dict(
@@ -139,7 +158,7 @@ def _test_cfg() -> dict:
     )
 
 
-FAMILIES = {'fcos': fcos, 'retinanet': retinanet, 'faster_rcnn': faster_rcnn}
+FAMILIES = {'fcos': fcos, 'retinanet': retinanet, 'atss': atss, 'faster_rcnn': faster_rcnn}
 
 
 def cycle(detector: dict, **changes) -> dict:

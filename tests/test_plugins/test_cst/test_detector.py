@@ -6,6 +6,8 @@ import torch
 from detectors import FAMILIES, batch, build, cycle, fcos, sample
 from mmengine.structures import InstanceData
 
+from mmext.plugins.cst.early_backward import early_backward
+
 NETWORKS = ('teacher1', 'teacher2', 'student1', 'student2')
 
 
@@ -40,6 +42,56 @@ def test_each_teacher_teaches_the_other_student_only(family):
     after = {s: unsupervised(model, inputs, samples, s)[1] for s in (1, 2)}
     assert same(before[1], after[1]), 'T1 reached S1'
     assert not same(before[2], after[2]), 'T1 does not reach S2'
+
+
+@pytest.mark.parametrize('family', FAMILIES)
+def test_sequential_backward_gives_the_same_losses_and_gradients(family):
+    model = build(cycle(FAMILIES[family]()))
+    model.train()
+    state = copy.deepcopy(model.state_dict())
+    results = []
+    for sequential in (False, True):
+        model.load_state_dict(state)
+        model.zero_grad()
+        model.semi_train_cfg['sequential_backward'] = sequential
+        torch.manual_seed(0)
+        total, logs = model.parse_losses(model.loss(*batch()))
+        # As an optimizer wrapper does it for a loss scale or gradient accumulation.
+        (total * 4).backward()
+        results.append((logs, [p.grad for p in model.parameters()]))
+    assert results[0][0] == results[1][0]
+    assert same(results[0][1], results[1][1])
+    assert any(grad is not None and grad.any() for grad in results[1][1])
+
+
+def test_sequential_backward_frees_the_first_student_before_the_second_runs(monkeypatch):
+    model = build(cycle(fcos(), semi_train_cfg=dict(sequential_backward=True)))
+    model.train()
+    alive = []
+
+    def watch(module, inputs, outputs):
+        outputs[0].register_hook(lambda grad: alive.append('graph of S1 used'))
+
+    model.student1.backbone.register_forward_hook(watch)
+    second = model.student2.loss
+    monkeypatch.setattr(
+        model.student2, 'loss', lambda *args: (alive.append('S2 runs'), second(*args))[1]
+    )
+    model.loss(*batch())
+    assert alive == ['graph of S1 used', 'graph of S1 used', 'S2 runs', 'S2 runs']
+
+
+@pytest.mark.parametrize('overflow', [False, True])
+def test_early_backward_scales_float16_and_survives_an_overflow(overflow):
+    x = torch.tensor([3e4 if overflow else 3e-7], requires_grad=True)
+    y = torch.tensor([1.0], requires_grad=True)
+    with torch.autocast('cpu', torch.float16):
+        # The gradient of y passes through float16, where 3e-7 alone loses its digits.
+        loss = (y.half().float() * x.detach()).sum()
+        kept = early_backward(loss, [x, y])
+    kept.backward()
+    assert x.grad is None and kept == loss
+    torch.testing.assert_close(y.grad, x.detach(), rtol=2e-3, atol=0)
 
 
 def test_poisoned_labels_of_a_teacher_reach_the_other_student_only(monkeypatch):
@@ -150,6 +202,20 @@ def test_ignored_boxes_weigh_nothing_and_are_no_background():
     pseudo, statistics = model.pseudo_instances(inputs['unsup_teacher'], samples['unsup_teacher'])
     weights = torch.cat([found.weights for teacher in pseudo for found in teacher])
     assert len(weights) and (weights == 0).all() and statistics['pseudo/teacher1'] == 0
+
+
+def test_an_object_gets_one_class():
+    boxes = torch.tensor([[0, 0, 10, 10], [0, 0, 10, 11], [20, 0, 30, 10], [25, 0, 35, 10.0]])
+    found = InstanceData(
+        bboxes=boxes, labels=torch.tensor([1, 2, 1, 3]), scores=torch.tensor([0.6, 0.9, 0.8, 0.7])
+    )
+    kept = {}
+    for iou in (None, 0.6, 0.3):
+        model = build(cycle(fcos(), semi_train_cfg=dict(score_thr=0.5, agnostic_nms_iou=iou)))
+        kept[iou] = sorted(model._keep(found).scores.tolist(), reverse=True)
+    assert kept[None] == pytest.approx([0.9, 0.8, 0.7, 0.6])
+    assert kept[0.6] == pytest.approx([0.9, 0.8, 0.7])
+    assert kept[0.3] == pytest.approx([0.9, 0.8])
 
 
 def test_own_branches_go_to_their_student():
@@ -289,6 +355,13 @@ def test_checkpoint_of_another_architecture_is_refused():
         load_state_dict(model, torch.nn.Linear(3, 3).state_dict())
 
 
+def test_part_of_an_own_checkpoint_is_refused():
+    model = build(cycle(fcos()))
+    state = {k: v for k, v in model.state_dict().items() if not k.startswith('teacher2.')}
+    with pytest.raises(ValueError, match="lacks .'teacher2'.*export_detector"):
+        model.load_state_dict(state)
+
+
 # --- bad input ----------------------------------------------------------------------------------
 
 
@@ -301,6 +374,7 @@ def test_checkpoint_of_another_architecture_is_refused():
         (dict(semi_train_cfg=dict(score_thr=50)), 'score_thr=50'),
         (dict(semi_train_cfg=dict(score_thr=0.3, ignore_score_thr=0.5)), 'ignore_score_thr=0.5'),
         (dict(semi_train_cfg=dict(unsup_weight=-1)), 'unsup_weight=-1'),
+        (dict(semi_train_cfg=dict(agnostic_nms_iou=1)), 'agnostic_nms_iou=1'),
         (dict(consistency=dict(type='mmext.DistributionConsistency', kind='cos')), "kind='cos'"),
         (dict(consistency=dict(type='mmext.DistributionConsistency', floor=2)), 'floor=2'),
         (

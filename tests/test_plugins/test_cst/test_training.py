@@ -96,10 +96,11 @@ def test_validation_refuses_unknown_networks(scenes, tmp_path):
         runner.train()
 
 
-def test_teachers_follow_by_hand_computation(scenes, tmp_path):
+@pytest.mark.parametrize('handover', ['copy', 'average'])
+def test_teachers_follow_by_hand_computation(scenes, tmp_path, handover):
     """The teachers after each iteration from the students' checkpoints alone."""
     cfg = config(scenes, tmp_path, max_iters=4)
-    hook(cfg, 'CycleTeacherHook').momentum = 0.1
+    hook(cfg, 'CycleTeacherHook').update(momentum=0.1, handover=handover)
     train(cfg)
     states = [state_of(tmp_path / f'iter_{i}.pth')['state_dict'] for i in range(1, 5)]
     for before, after, iteration in zip(states, states[1:], (1, 2, 3), strict=False):
@@ -112,8 +113,9 @@ def test_teachers_follow_by_hand_computation(scenes, tmp_path):
                 if is_buffer:
                     assert torch.equal(after[name], student), name
                     continue
-                # At iteration 2 the burn-in ends: the teacher starts from its student's weights.
-                start = before[key if iteration == 2 else name].double()
+                # At iteration 2 the burn-in ends: a copy starts from its student's weights.
+                copied = handover == 'copy' and iteration == 2
+                start = before[key if copied else name].double()
                 expected = 0.9 * start + 0.1 * student.double()
                 torch.testing.assert_close(after[name].double(), expected, rtol=1e-5, atol=1e-6)
 
@@ -215,6 +217,7 @@ def test_schedule_of_the_reweighting(scenes, tmp_path):
     [
         (dict(momentum=0.996), 'momentum=0.996.*weight of the student'),
         (dict(burn_in=-1), 'burn_in=-1'),
+        (dict(handover='ema'), "handover='ema'"),
     ],
 )
 def test_bad_hook_settings(settings, message):
@@ -231,20 +234,20 @@ def test_hooks_refuse_another_model(scenes, tmp_path):
         Runner.from_cfg(cfg).train()
 
 
-def test_two_ranks_stay_identical(scenes, tmp_path):
+def test_two_ranks_stay_identical_and_sequential_backward_changes_nothing(scenes, tmp_path):
     here = Path(__file__).resolve().parent
-    root = here.parents[2]
     command = [
         sys.executable, '-m', 'torch.distributed.run', '--standalone', '--nproc_per_node=2',
         str(here / 'rank_worker.py'), str(scenes), str(tmp_path),
     ]  # fmt: skip
-    environment = {**os.environ, 'PYTHONPATH': str(root), 'OMP_NUM_THREADS': '1'}
+    environment = {**os.environ, 'PYTHONPATH': str(here.parents[2]), 'OMP_NUM_THREADS': '1'}
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=240)
     assert done.returncode == 0, done.stderr[-3000:]
-    first, second = (state_of(tmp_path / f'rank{rank}.pth') for rank in (0, 1))
+    first, second = (state_of(tmp_path / f'rank{rank}-False.pth') for rank in (0, 1))
     # BN statistics are each rank's own, as everywhere in MMDetection.
     shared = [k for k in first if 'running' not in k and 'num_batches' not in k]
     assert all(torch.equal(first[k], second[k]) for k in shared)
     assert not torch.equal(
         first['student1.bbox_head.conv_cls.weight'], first['student2.bbox_head.conv_cls.weight']
     )
+    assert equal(first, state_of(tmp_path / 'rank0-True.pth'))

@@ -1,14 +1,16 @@
 """Weights of single boxes in the losses, each against a plain float64 loop."""
 
 import copy
+import inspect
 import math
 
 import pytest
 import torch
-from detectors import FAMILIES, NUM_CLASSES, build, faster_rcnn, fcos, retinanet, sample
+from detectors import FAMILIES, NUM_CLASSES, atss, build, faster_rcnn, fcos, retinanet, sample
+from mmdet.models import dense_heads
 from mmengine.structures import InstanceData
 
-from mmext.plugins.cst.weighted import weigh_boxes
+from mmext.plugins.cst.weighted import weigh_boxes, weighted_class
 
 BOXES = [[4.0, 4, 36, 40], [20, 24, 62, 62], [40, 2, 62, 26]]
 LABELS = [0, 2, 1]
@@ -193,6 +195,64 @@ def test_anchor_heads_against_a_float64_loop(family, weights):
 
 
 @pytest.mark.parametrize('weights', [[0.3, 1.0, 0.7], [0.0, 0.5, 2.0]])
+@pytest.mark.parametrize('pos_weight', [-1, 3.0])
+def test_atss_against_a_float64_loop(weights, pos_weight):
+    cfg = atss()
+    cfg['train_cfg']['pos_weight'] = pos_weight
+    # Anchors over the border do not count: the weights must follow the ones that do.
+    cfg['train_cfg']['allowed_border'] = 8
+    model = build(cfg).double().eval()
+    weigh_boxes(model)
+    head = model.bbox_head
+    images = torch.randn(1, 3, 64, 64, generator=torch.Generator().manual_seed(5)).double()
+    # ATSSHead makes its anchors in float32; boxes and anchors are whole numbers.
+    made = sample(BOXES, LABELS, weights)
+    losses = model.loss(images, [made])
+    levels = [
+        [part[0].permute(1, 2, 0).reshape(-1, channels) for part in level]
+        for level, channels in zip(
+            head(model.extract_feat(images)), (NUM_CLASSES, 4, 1), strict=True
+        )
+    ]
+    anchors = head.prior_generator.grid_priors([(4, 4), (2, 2)], dtype=torch.float64, device='cpu')
+    inside = [((a[:, :2] >= -8) & (a[:, 2:] < 64 + 8)).all(dim=1) for a in anchors]
+    counts = [int(flags.sum()) for flags in inside]
+    assert 0 < sum(counts) < 20
+    priors = torch.cat([a[flags] for a, flags in zip(anchors, inside, strict=True)])
+    assigned = head.assigner.assign(
+        InstanceData(priors=priors.float()), counts, made.gt_instances
+    ).gt_inds.tolist()
+    scores, deltas, centerness = (
+        torch.cat([part[flags] for part, flags in zip(level, inside, strict=True)])
+        for level in levels
+    )
+    decoded = head.bbox_coder.decode(priors, deltas)
+    cls = box = ctr = denominator = 0.0
+    for a, index in enumerate(assigned):
+        weight = 1.0 if index == 0 else weights[index - 1]
+        factor = pos_weight if index > 0 and pos_weight > 0 else 1.0
+        for c in range(NUM_CLASSES):
+            hit = index > 0 and LABELS[index - 1] == c
+            cls += factor * weight * focal(scores[a, c].item(), hit)
+        if index == 0:
+            continue
+        x1, y1, x2, y2 = priors[a].tolist()
+        px, py = (x1 + x2) / 2, (y1 + y2) / 2
+        x1, y1, x2, y2 = BOXES[index - 1]
+        sides = sorted([px - x1, x2 - px]), sorted([py - y1, y2 - py])
+        target = math.sqrt(sides[0][0] / sides[0][1] * sides[1][0] / sides[1][1])
+        denominator += target
+        box += 2 * weight * target * giou_or_iou_loss(decoded[a].tolist(), BOXES[index - 1])
+        p = sigmoid(centerness[a, 0].item())
+        ctr -= weight * (target * math.log(p) + (1 - target) * math.log(1 - p))
+    num_pos = sum(index > 0 for index in assigned)
+    assert {1, 2, 3} <= set(assigned)
+    got = [sum(losses[key]).item() for key in ('loss_cls', 'loss_bbox', 'loss_centerness')]
+    expected = [cls / num_pos, box / max(denominator, 1.0), ctr / num_pos]
+    torch.testing.assert_close(torch.tensor(got), torch.tensor(expected), rtol=1e-6, atol=1e-9)
+
+
+@pytest.mark.parametrize('weights', [[0.3, 1.0, 0.7], [0.0, 0.5, 2.0]])
 def test_roi_head_against_a_float64_loop(weights):
     cfg = faster_rcnn()
     cfg['train_cfg']['rcnn']['sampler'].update(num=100000, pos_fraction=1.0)
@@ -259,4 +319,29 @@ def test_a_head_that_cannot_be_weighted_is_refused_with_the_mend():
     )
     cfg['train_cfg']['assigner'] = dict(type='ATSSAssigner', topk=9)
     with pytest.raises(TypeError, match="GFLHead cannot take a weight per box.*kind='none'"):
+        weigh_boxes(build(cfg))
+
+
+def test_only_heads_that_compute_their_losses_like_the_served_ones_are_served():
+    served = {
+        name
+        for name, head in vars(dense_heads).items()
+        if inspect.isclass(head) and weighted_class(head) is not None
+    }
+    assert served == {
+        'AnchorHead', 'RetinaHead', 'RetinaSepBNHead', 'RPNHead', 'ATSSHead', 'FCOSHead',
+        'NASFCOSHead',
+    }  # fmt: skip
+
+
+def test_masks_are_refused():
+    cfg = faster_rcnn()
+    cfg['type'] = 'MaskRCNN'
+    cfg['roi_head'].update(
+        mask_roi_extractor=cfg['roi_head']['bbox_roi_extractor'],
+        mask_head=dict(
+            type='FCNMaskHead', num_convs=1, in_channels=16, conv_out_channels=8, num_classes=3
+        ),
+    )
+    with pytest.raises(TypeError, match='StandardRoIHead cannot take a weight per box'):
         weigh_boxes(build(cfg))

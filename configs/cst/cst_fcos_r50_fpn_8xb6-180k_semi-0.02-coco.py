@@ -1,0 +1,7 @@
+# FCOS R50-FPN on COCO, 2 % labelled, 8 GPUs x 6 images. Rule: schedule_180k.py
+_base_ = './cst_fcos_r50_fpn_8xb6-180k_semi-0.1-coco.py'
+
+train_dataloader = _base_.train_dataloader
+for source in train_dataloader.dataset.datasets:
+    source.ann_file = source.ann_file.replace('@10', '@2')
+del source
