@@ -1,0 +1,19 @@
+# AlexNet with batch norm on ImageNet, 2 workers: the settings of the paper's table.
+_base_ = './_base_/imagenet.py'
+
+model = dict(
+    type='ImageClassifier',
+    data_preprocessor=_base_.data_preprocessor,
+    backbone=dict(type='mmext.BNAlexNet', dropout=0.2),
+    head=dict(type='ClsHead', loss=dict(type='CrossEntropyLoss'), topk=(1, 5)),
+)
+train_dataloader = dict(batch_size=128)
+train_cfg = dict(by_epoch=False, max_iters=370000, val_interval=10000)
+optim_wrapper = dict(
+    type='mmext.TernGradOptimWrapper',
+    clip_factor=2.5,
+    keep_float=[r'backbone\.fc\.'],
+    optimizer=dict(type='SGD', lr=0.01, momentum=0.9, weight_decay=5e-4),
+)
+param_scheduler = dict(type='PolyLR', power=0.5, by_epoch=False, end=370000)
+auto_scale_lr = dict(base_batch_size=256)

@@ -1,0 +1,61 @@
+# CifarNet on CIFAR-10 with Adam, 2 workers: rate, batch and length of the paper. Crops are 24 x 24.
+_base_ = '../_base_/cls_runtime.py'
+
+model = dict(
+    type='ImageClassifier',
+    data_preprocessor=dict(
+        num_classes=10,
+        # Of RGB; MMPretrain's CIFAR10 gives RGB.
+        mean=[125.307, 122.961, 113.8575],
+        std=[51.5865, 50.847, 51.255],
+        to_rgb=False,
+    ),
+    backbone=dict(type='mmext.CifarNet', num_classes=10),
+    head=dict(type='ClsHead', loss=dict(type='CrossEntropyLoss')),
+)
+data = dict(type='CIFAR10', data_root='data/cifar10', download=False)
+train_dataloader = dict(
+    batch_size=64,
+    num_workers=4,
+    collate_fn=dict(type='default_collate'),
+    sampler=dict(type='InfiniteSampler', shuffle=True),
+    dataset=dict(
+        split='train',
+        pipeline=[
+            dict(type='RandomCrop', crop_size=24),
+            dict(type='RandomFlip', prob=0.5, direction='horizontal'),
+            dict(type='ColorJitter', brightness=0.25, contrast=0.8),
+            dict(type='PackInputs'),
+        ],
+        **data,
+    ),
+)
+val_dataloader = dict(
+    batch_size=500,
+    num_workers=2,
+    collate_fn=dict(type='default_collate'),
+    sampler=dict(type='DefaultSampler', shuffle=False),
+    dataset=dict(
+        split='test',
+        pipeline=[dict(type='CenterCrop', crop_size=24), dict(type='PackInputs')],
+        **data,
+    ),
+)
+test_dataloader = val_dataloader
+val_evaluator = dict(type='Accuracy', topk=1)
+test_evaluator = val_evaluator
+train_cfg = dict(by_epoch=False, max_iters=300000, val_interval=10000)
+val_cfg = dict()
+test_cfg = dict()
+optim_wrapper = dict(
+    type='mmext.TernGradOptimWrapper',
+    clip_factor=2.5,
+    optimizer=dict(type='Adam', lr=2e-4, weight_decay=0.004),
+)
+param_scheduler = []
+default_hooks = dict(
+    logger=dict(type='LoggerHook', interval=100, log_metric_by_epoch=False),
+    checkpoint=dict(type='CheckpointHook', by_epoch=False, interval=10000, max_keep_ckpts=2),
+)
+log_processor = dict(type='LogProcessor', by_epoch=False)
+auto_scale_lr = dict(base_batch_size=128)

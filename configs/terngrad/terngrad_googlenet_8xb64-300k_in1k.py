@@ -1,0 +1,7 @@
+# GoogLeNet, 8 workers.
+_base_ = './terngrad_googlenet_2xb64-600k_in1k.py'
+
+train_cfg = dict(max_iters=300000)
+optim_wrapper = dict(optimizer=dict(lr=0.10, weight_decay=2e-5))
+param_scheduler = dict(end=300000)
+auto_scale_lr = dict(base_batch_size=512)
