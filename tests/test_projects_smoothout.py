@@ -1,0 +1,131 @@
+"""The scripts behind `make reproduce PLUGIN=smoothout`."""
+
+import importlib
+import json
+import sys
+
+import pytest
+import torch
+from mmengine.config import Config
+from mmengine.optim import OptimWrapper
+
+
+@pytest.fixture
+def script(root, monkeypatch):
+    """Import a script of projects/smoothout; configs are not formatted, which takes seconds."""
+    pytest.importorskip('mmpretrain', reason='needs the extra "pretrain"')
+    for folder in ('projects', 'projects/smoothout'):
+        monkeypatch.syspath_prepend(str(root / folder))
+    monkeypatch.setattr(Config, 'pretty_text', property(lambda cfg: repr(cfg._cfg_dict)))
+    yield importlib.import_module
+    for name in ('landscape', 'overhead', 'generalisation', 'sam', 'evidence'):
+        sys.modules.pop(name, None)
+
+
+def run(script, monkeypatch, name, *options):
+    module = script(name)
+    monkeypatch.setattr(sys, 'argv', [f'{name}.py', '--quick', *map(str, options)])
+    module.main()
+    return module
+
+
+def test_landscape(script, tmp_path, monkeypatch):
+    options = ('--work-dir', tmp_path / 'w', '--out', tmp_path)
+    module = run(script, monkeypatch, 'landscape', *options)
+    result = json.loads((tmp_path / 'landscape.json').read_text())
+    assert len(result['rows']) == 4 and (tmp_path / 'landscape.png').stat().st_size > 10_000
+    # The sharp minimum is the deeper one, or leaving it would be no feat.
+    places = torch.tensor([[place] for place, _, _ in (module.SHARP, module.FLAT)]).double()
+    sharp, flat = module.loss(places)
+    assert sharp < flat
+
+
+def test_overhead(script, tmp_path, monkeypatch):
+    module = script('overhead')
+    monkeypatch.setattr(module, 'SIZE', 16)
+    monkeypatch.setattr(module, 'WIDTH', 8)
+    run(script, monkeypatch, 'overhead', '--out', tmp_path)
+    rows = json.loads((tmp_path / 'overhead.json').read_text())['rows']
+    ratios = {row['method']: row['cost']['median time ratio'] for row in rows}
+    assert ratios['plain'] == 1 and ratios['SAM'] > 1.3
+
+
+def test_generalisation_runs_and_goes_on(script, tmp_path, monkeypatch, capsys):
+    module = script('generalisation')
+    monkeypatch.setitem(
+        module.DATA, 'digits', dict(images=40, epochs=10, small=(1, 8), large=(2, 8))
+    )
+    monkeypatch.setattr(module, 'MEASURE', dict(strength=0.01, draws=1, max_iters=1))
+    options = ('--work-dir', tmp_path / 'w', '--out', tmp_path)
+    monkeypatch.setattr(sys, 'argv', ['x', '--quick', '--minutes', '0', *map(str, options)])
+    with pytest.raises(SystemExit, match='75'):
+        module.main()
+    run(script, monkeypatch, 'generalisation', *options)
+    assert capsys.readouterr().out.count('val ') == 2 * 4 * 2
+    run(script, monkeypatch, 'generalisation', *options)
+    assert 'val ' not in capsys.readouterr().out  # nothing is trained twice
+    result = json.loads((tmp_path / 'generalisation.json').read_text())
+    assert len(result['rows']) == 8 and len(result['rows'][0]['metrics']['test %']['values']) == 1
+
+
+@pytest.mark.parametrize(
+    ('smooth', 'flatter', 'verdict'),
+    [(3, True, 'met'), (3, False, 'partly'), (-1, True, 'not met'), (0.1, True, 'not met')],
+)
+def test_verdicts(script, smooth, flatter, verdict):
+    from evidence import summary
+
+    base = [90.0, 91.0, 92.0]
+    noise = [-1.0, 0.0, 1.0] if smooth == 0.1 else [0.0, 0.1, 0.2]
+    rows = []
+    for setting in ('a', 'b', 'c', 'd'):
+        for method in ('SGD', 'SmoothOut', 'AdaSmoothOut', 'SAM'):
+            own = 'SmoothOut' in method
+            gains = [smooth + x if own else 0.0 for x in noise]
+            sharp = 1.0 if own and flatter else 2.0
+            rows.append({
+                'method': method, 'setting': setting,
+                'metrics': {
+                    'test %': summary([b + g for b, g in zip(base, gains, strict=True)]),
+                    'C_eps': summary([sharp] * 3), 'E[L]-L': summary([sharp] * 3),
+                },
+            })  # fmt: skip
+    assert script('generalisation').judge(rows)[0] == verdict
+
+
+def test_sam_is_the_gradient_at_the_top_of_the_ball(script):
+    """Against the definition: g(w + rho g / ||g||), by hand on a linear model."""
+    from mmengine.registry import MODELS, init_default_scope
+    from mmpretrain.structures import DataSample
+
+    init_default_scope('mmpretrain')
+    torch.manual_seed(0)
+    model = MODELS.build(dict(
+        type='ImageClassifier',
+        backbone=dict(type='mmext.KeskarC1', in_channels=1, image_size=8, widths=(2,),
+                      features=(4,), dropout=0.0),
+        head=dict(type='LinearClsHead', num_classes=3, in_channels=4),
+    ))  # fmt: skip
+    model.__class__ = script('sam').SAMClassifier
+    model.rho = 0.2
+    images, labels = torch.randn(6, 1, 8, 8), torch.arange(6) % 3
+    data = dict(inputs=images, data_samples=[DataSample().set_gt_label(int(y)) for y in labels])
+
+    def gradient(params):
+        features = torch.func.functional_call(model.backbone, params[0], images)[-1]
+        logits = torch.func.functional_call(model.head.fc, params[1], features)
+        flat = [*params[0].values(), *params[1].values()]
+        return torch.autograd.grad(torch.nn.functional.cross_entropy(logits, labels), flat)
+
+    own = [dict(module.named_parameters()) for module in (model.backbone, model.head.fc)]
+    own = [{k: v.detach().clone().requires_grad_() for k, v in part.items()} for part in own]
+    start = [v.detach().clone() for part in own for v in part.values()]
+    grads = gradient(own)
+    norm = torch.cat([g.flatten() for g in grads]).norm()
+    climbed = iter(start[i] + 0.2 * g / norm for i, g in enumerate(grads))
+    top = [{k: next(climbed).requires_grad_() for k in part} for part in own]
+    expected = gradient(top)
+    wrapper = OptimWrapper(torch.optim.SGD(model.parameters(), lr=1.0))
+    model.train_step(data, wrapper)
+    for before, after, grad in zip(start, model.parameters(), expected, strict=True):
+        torch.testing.assert_close(before - after.detach(), grad, rtol=1e-3, atol=1e-5)
