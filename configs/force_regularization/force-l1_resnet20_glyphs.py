@@ -1,0 +1,10 @@
+# ResNet-20 with L1 force; the first convolution and the 1x1 shortcuts feel none, as the author's.
+_base_ = './resnet20_glyphs.py'
+
+force = dict(
+    type='mmext.ForceRegularizationHook',
+    strength=3e-4,
+    kind='l1',
+    exclude=[r'^backbone\.conv1$', 'downsample'],
+)
+custom_hooks = [*_base_.custom_hooks, force]
