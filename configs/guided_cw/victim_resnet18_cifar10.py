@@ -1,0 +1,9 @@
+# ResNet-18 on CIFAR-10, to be attacked with tools/attack.py.
+_base_ = [
+    '../_base_/models/resnet18_cifar.py',
+    '../_base_/datasets/cifar10.py',
+    '../_base_/schedules/cifar_100e.py',
+    '../_base_/cls_runtime.py',
+]
+
+model = dict(data_preprocessor=_base_.data_preprocessor, head=dict(num_classes=10))

@@ -1,0 +1,16 @@
+"""CW-L2 attack guided by gradients (arXiv 1812.02524).
+
+CW-L2 finds an adversarial image of least L2 distance by Adam in the space of atanh. Guided CW moves
+each pixel in proportion to the gradient of the margin at the clean image, which narrows the search
+while few steps are to be had. Written from the paper's abstract: what exactly is incorporated, its
+normalisation by RMS and its refresh are ours. Beside it stand FGSM and PGD
+(:mod:`mmext.engine.attacks`), DDN and FMN (:mod:`.minimum_norm`), to compare with.
+"""
+
+from .attack_model_hook import AttackModelHook
+from .cw_attack import CWAttack
+from .functional import cw_l2
+from .load_adversarial_image import LoadAdversarialImage
+from .minimum_norm import ddn, fmn
+
+__all__ = ['AttackModelHook', 'CWAttack', 'LoadAdversarialImage', 'cw_l2', 'ddn', 'fmn']

@@ -1,0 +1,14 @@
+"""Multi-strength adversarial training, MAT (arXiv 1705.09764).
+
+A network trained on adversarial examples of one strength is robust in a working zone around it. MAT
+trains on several strengths: mixed MAT in one network, parallel MAT in one network per strength.
+Written from the paper's abstract; the attack, the strengths, their ratio, drawing one strength per
+sample, and the rule that combines the networks are ours.
+"""
+
+from .augment import MATAugment
+from .classifier import MATClassifier
+from .robust_accuracy import RobustAccuracy
+from .robustness_loop import RobustnessTestLoop
+
+__all__ = ['MATAugment', 'MATClassifier', 'RobustAccuracy', 'RobustnessTestLoop']
