@@ -1,0 +1,4 @@
+# ADRE at adversarial images (SmoothAdv with adre_weight=0).
+_base_ = 'adre_lenet_glyphs.py'
+
+model = dict(adversarial=dict(eps=1.0, steps=2))

@@ -1,0 +1,16 @@
+"""Regularised training and certification of smoothed classifiers (arXiv 2002.07246).
+
+A classifier smoothed by Gaussian noise has a provable L2 radius. ADRE trains its base on noisy
+images with a penalty on the log probability of the smoothed runner-up class, also on adversarial
+images; T-CERTIFY bounds the top and the runner-up class separately, so its radius grows where the
+rest is spread over several classes. Written from the abstract and third parties; the floor of the
+penalty and everything that makes the certificate sound are ours.
+"""
+
+from .adre_classifier import ADREClassifier
+from .certified_radius import CertifiedRadius
+from .lenet import StridedLeNet
+from .resnet110 import ResNet110
+from .smoothed_classifier import SmoothedClassifier
+
+__all__ = ['ADREClassifier', 'CertifiedRadius', 'ResNet110', 'SmoothedClassifier', 'StridedLeNet']
