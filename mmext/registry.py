@@ -18,8 +18,10 @@ OWNERS: dict[str, tuple[str, ...]] = {
     'mmext.engine.hooks': ('CurvesHook', 'IterSeedHook', 'RichProgressHook'),
     'mmext.engine.loops': ('ResumableIterTrainLoop',),
     'mmext.datasets.digits': ('DigitsDataset',),
+    'mmext.datasets.glyphs': ('GlyphDataset',),
     'mmext.datasets.letters': ('LettersDataset',),
     'mmext.datasets.streams': ('MultiSourceSampler', 'SeededConcatDataset'),
+    'mmext.datasets.svhn': ('SVHNDataset',),
     'mmext.plugins.cst': (
         'CycleSelfTraining',
         'CycleTeacherHook',
@@ -27,11 +29,40 @@ OWNERS: dict[str, tuple[str, ...]] = {
         'DistributionConsistency',
         'DistributionConsistencyHook',
     ),
+    'mmext.plugins.force_regularization': (
+        'ComponentLassoHook',
+        'ForceRegularizationHook',
+        'LowRank',
+        'TrainedRankPruningHook',
+    ),
+    'mmext.plugins.force_regularization.lenet': ('CaffeLeNet',),
+    'mmext.plugins.guided_cw': ('AttackModelHook', 'CWAttack', 'LoadAdversarialImage'),
+    'mmext.plugins.mat': (
+        'MATAugment',
+        'MATClassifier',
+        'RobustAccuracy',
+        'RobustnessTestLoop',
+    ),
+    'mmext.plugins.randomized_smoothing': (
+        'ADREClassifier',
+        'CertifiedRadius',
+        'ResNet110',
+        'SmoothedClassifier',
+        'StridedLeNet',
+    ),
+    'mmext.plugins.terngrad': ('TernGradAmpOptimWrapper', 'TernGradOptimWrapper'),
+    'mmext.plugins.terngrad.networks': ('BNAlexNet', 'CifarNet', 'GoogLeNet'),
+    'mmext.plugins.smoothout': ('KeskarC1', 'SharpnessHook', 'SmoothOutHook'),
+    'mmext.plugins.smoothout.cifar_resnet': ('CifarResNet',),
 }
 
 #: Module prefix -> (packages it needs, extra that installs them).
 NEEDS: dict[str, tuple[tuple[str, ...], str]] = {
     'mmext.plugins.cst': (('mmdet',), 'det'),
+    'mmext.plugins.force_regularization.lenet': (('mmpretrain',), 'pretrain'),
+    'mmext.plugins.mat': (('mmpretrain',), 'pretrain'),
+    'mmext.plugins.randomized_smoothing': (('mmpretrain', 'scipy'), 'pretrain'),
+    'mmext.plugins.smoothout.cifar_resnet': (('mmpretrain',), 'pretrain'),
 }
 
 _OWNER_OF = {name: module for module, names in OWNERS.items() for name in names}
@@ -86,6 +117,20 @@ def import_owner(name: str) -> None:
                     name=error.name,
                 ) from error
         raise
+
+
+def registered(name: str):
+    """Return what is registered as ``mmext.<name>``, whatever its registry.
+
+    Raises:
+        AttributeError: There is no such name.
+        ImportError: As :func:`import_owner`.
+    """
+    if name not in _OWNER_OF:
+        raise AttributeError(f"module 'mmext' has no attribute {name!r}")
+    import_owner(name)
+    nodes = (node for node in globals().values() if isinstance(node, LazyRegistry))
+    return next(node.module_dict[name] for node in nodes if name in node.module_dict)
 
 
 def _child(name: str) -> LazyRegistry:

@@ -2,7 +2,8 @@
 
 A study calls :func:`write_result`. ``python projects/evidence.py`` rewrites every claims table (a
 block between ``<!-- claims:NAME -->`` and ``<!-- /claims -->`` in a Markdown file) from the JSON
-files; ``--check`` only says which are stale.
+files, and the short table of all verdicts (``<!-- claims:all -->``); ``--check`` only says which
+are stale.
 """
 
 import argparse
@@ -136,6 +137,19 @@ def table(plugin: str) -> str:
     return '\n'.join(lines) + '\n'
 
 
+def verdicts() -> str:
+    """One line for each claim of every plugin, in Markdown."""
+    lines = ['| plugin | claim | verdict | command |', '|---|---|---|---|']
+    for path in sorted(ROOT.glob('projects/*/results/*.json')):
+        plugin = path.parents[1].name
+        result = json.loads(path.read_text())
+        lines.append(
+            f'| [{plugin}](projects/{plugin}/README.md) | {result["claim"]} | '
+            f'**{result["verdict"]}** | `{result["command"]}` |'
+        )
+    return '\n'.join(lines) + '\n'
+
+
 def _row(row: dict) -> str:
     metrics = ', '.join(
         f'{name} {value["mean"]:.3g}' + (f' +- {value["std"]:.2g}' if value['std'] else '')
@@ -143,6 +157,10 @@ def _row(row: dict) -> str:
     )
     costs = ', '.join(f'{name} {value:.3g}' for name, value in row.get('cost', {}).items())
     return f'{row["method"]}: ' + '; '.join(part for part in (metrics, costs) if part)
+
+
+def _filled(block: re.Match[str]) -> str:
+    return block[1] + (verdicts() if block[2] == 'all' else table(block[2])) + block[3]
 
 
 def refresh(check: bool) -> list[Path]:
@@ -155,7 +173,7 @@ def refresh(check: bool) -> list[Path]:
     ]
     for path in files:
         old = path.read_text()
-        new = BLOCK.sub(lambda match: match[1] + table(match[2]) + match[3], old)
+        new = BLOCK.sub(_filled, old)
         if new != old:
             stale.append(path)
             if not check:

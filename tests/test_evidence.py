@@ -32,7 +32,8 @@ def test_every_result_is_complete(root, evidence):
 
 def test_tables_are_rewritten(evidence, tmp_path, monkeypatch):
     monkeypatch.setattr(evidence, 'ROOT', tmp_path)
-    (tmp_path / 'README.md').write_text('a\n<!-- claims:toy -->\nold\n<!-- /claims -->\nb\n')
+    block = '<!-- claims:{} -->\nold\n<!-- /claims -->\n'
+    (tmp_path / 'README.md').write_text(f'a\n{block.format("toy")}{block.format("all")}b\n')
     evidence.write_result(
         tmp_path / 'projects/toy/results/speed.json',
         claim='is fast',
@@ -48,7 +49,9 @@ def test_tables_are_rewritten(evidence, tmp_path, monkeypatch):
     evidence.refresh(check=False)
     text = (tmp_path / 'README.md').read_text()
     assert text.startswith('a\n<!-- claims:toy -->\n') and text.endswith('<!-- /claims -->\nb\n')
-    assert 'ours: ratio 3 +- 1.4' in text and '**partly**' in text
+    assert 'ours: ratio 3 +- 1.4' in text and '**partly**: because' in text
+    assert '| [toy](projects/toy/README.md) | is fast | **partly** | `make speed` |' in text
+    assert 'old' not in text
     assert evidence.refresh(check=True) == []
     with pytest.raises(ValueError, match='verdict'):
         evidence.write_result(

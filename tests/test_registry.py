@@ -51,6 +51,25 @@ def test_prefixed_names_resolve_under_any_default_scope(scope):
     assert MODELS.get('mmext.CycleSelfTraining').__name__ == 'CycleSelfTraining'
 
 
+def test_registered_names_are_attributes_of_the_package():
+    import mmext
+    from mmext.engine.hooks import CurvesHook
+
+    assert mmext.CurvesHook is CurvesHook
+    with pytest.raises(AttributeError, match="no attribute 'CurveHook'"):
+        _ = mmext.CurveHook
+
+
+def test_a_registry_of_mmpretrain_without_a_parent_finds_our_names():
+    from mmpretrain.registry import BATCH_AUGMENTS
+
+    from mmext.plugins.mat import MATAugment
+
+    assert isinstance(
+        BATCH_AUGMENTS.build(dict(type='mmext.MATAugment', strengths=[2])), MATAugment
+    )
+
+
 def test_a_name_imports_its_owner_only():
     code = (
         'import sys, mmext.registry\n'
