@@ -67,7 +67,9 @@ def test_a_plugin_has_card_metafile_and_evidence(plugin):
             assert path is None or (ROOT / path).exists(), path
     index = yaml.safe_load((ROOT / 'model-index.yml').read_text())
     assert f'configs/{plugin}/metafile.yml' in index['Import']
-    assert list((ROOT / 'projects' / plugin / 'results').glob('*.json'))
+    # A plugin without evidence says so.
+    measured = list((ROOT / 'projects' / plugin / 'results').glob('*.json'))
+    assert measured or 'study has not been run' in card
 
 
 def test_every_plugin_imports_only_what_plugins_may():

@@ -7,13 +7,9 @@ from mmengine.config import Config
 CONFIG = Path(__file__).resolve().parents[3] / 'configs/cst/cst_fcos_r18_digits.py'
 
 
-def no_formatting(set_attribute=setattr) -> None:
-    """Let MMEngine write configs as they are.
-
-    It formats them with yapf for every checkpoint and log, seconds each, and nothing here reads
-    them.
-    """
-    set_attribute(Config, 'pretty_text', property(lambda cfg: repr(cfg._cfg_dict)))
+def no_formatting() -> None:
+    """Let MMEngine write configs as they are in this process, without seconds of formatting."""
+    Config.pretty_text = property(lambda cfg: repr(cfg._cfg_dict))
 
 
 def config(

@@ -13,6 +13,8 @@ from mmext.plugins.force_regularization import ForceRegularizationHook, TrainedR
 
 
 def main() -> None:
+    # Seconds of formatting that nobody reads.
+    Config.pretty_text = property(lambda cfg: repr(cfg._cfg_dict))
     out = Path(sys.argv[1])
     cfg = Config({'launcher': 'pytorch'})
     distributed.setup(cfg, 'pytorch')

@@ -4,7 +4,6 @@ import copy
 from pathlib import Path
 
 import torch
-from mmengine.config import Config
 from mmengine.model import BaseModel
 from mmengine.runner import Runner
 from torch import nn
@@ -45,7 +44,6 @@ def network(seed=0, **kwargs):
 
 def runner(work_dir, *hooks, model=None, optim=None, iterations=ITERATIONS, **kwargs):
     """A Runner of ``iterations`` batches of 4, in order, with a checkpoint after each."""
-    Config.pretty_text = property(lambda cfg: repr(cfg._cfg_dict))  # yapf takes seconds
     optim = optim or {'optimizer': {'type': 'SGD', 'lr': 0.1, 'momentum': 0.9}}
     return Runner(
         model=model or network(),

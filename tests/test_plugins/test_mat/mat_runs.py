@@ -7,9 +7,9 @@ from mmengine.config import Config
 CONFIGS = Path(__file__).resolve().parents[3] / 'configs/mat'
 
 
-def no_formatting(set_attribute=setattr) -> None:
-    """Let MMEngine write configs as they are: formatting takes seconds, and nothing reads them."""
-    set_attribute(Config, 'pretty_text', property(lambda cfg: repr(cfg._cfg_dict)))
+def no_formatting() -> None:
+    """Let MMEngine write configs as they are in this process, without seconds of formatting."""
+    Config.pretty_text = property(lambda cfg: repr(cfg._cfg_dict))
 
 
 def config(work_dir: Path, name: str = 'mat-mixed_lenet_digits.py', epochs: int = 2) -> Config:

@@ -1,10 +1,7 @@
 """The optim wrappers in one process."""
 
-from unittest import mock
-
 import pytest
 import torch
-from mmengine.config import Config
 from mmengine.optim import OptimWrapper
 from mmengine.registry import OPTIM_WRAPPERS
 from terngrad_runs import Net, batch, flat, resumed_equals_whole, runner, step, wrapper_for
@@ -14,13 +11,6 @@ import mmext  # noqa: F401
 from mmext.engine import phases
 from mmext.plugins.terngrad import TernGradAmpOptimWrapper, TernGradOptimWrapper
 from mmext.plugins.terngrad import functional as F
-
-
-@pytest.fixture(scope='module', autouse=True)
-def unformatted_configs():
-    """Spare the runs the formatting of their configs."""
-    with mock.patch.object(Config, 'pretty_text', property(lambda cfg: repr(cfg._cfg_dict))):
-        yield
 
 
 def net():

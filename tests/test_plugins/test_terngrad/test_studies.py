@@ -115,7 +115,6 @@ def test_network_study_runs(studies, root):
 
 @pytest.mark.parametrize('name', ['terngrad_lenet_digits', 'terngrad-x4_lenet_digits'])
 def test_a_digit_config_trains(root, tmp_path, name, monkeypatch):
-    monkeypatch.setattr(Config, 'pretty_text', property(lambda cfg: repr(cfg._cfg_dict)))
     cfg = Config.fromfile(root / f'configs/terngrad/{name}.py')
     cfg.work_dir = str(tmp_path)
     cfg.train_dataloader.dataset.indices = 256
