@@ -114,7 +114,7 @@ def test_network_study_runs(studies, root):
 
 
 @pytest.mark.parametrize('name', ['terngrad_lenet_digits', 'terngrad-x4_lenet_digits'])
-def test_a_digit_config_trains(root, tmp_path, name, monkeypatch):
+def test_a_digit_config_trains(root, tmp_path, name):
     cfg = Config.fromfile(root / f'configs/terngrad/{name}.py')
     cfg.work_dir = str(tmp_path)
     cfg.train_dataloader.dataset.indices = 256
