@@ -16,18 +16,58 @@ from mmengine.registry import Registry
 #: Module -> names it registers. Importing the module must register all of them.
 OWNERS: dict[str, tuple[str, ...]] = {
     'mmext.engine.hooks': ('CurvesHook', 'IterSeedHook', 'RichProgressHook'),
+    'mmext.engine.hooks.plain_checkpoint': ('PlainCheckpointHook',),
     'mmext.engine.loops': ('ResumableIterTrainLoop',),
+    'mmext.datasets.casia_hwdb': ('CASIAHWDBDataset',),
+    'mmext.datasets.degrade': ('Degrade', 'PackGANInputs'),
     'mmext.datasets.digits': ('DigitsDataset',),
     'mmext.datasets.glyphs': ('GlyphDataset',),
+    'mmext.datasets.hq_subset': ('HQSubset',),
     'mmext.datasets.letters': ('LettersDataset',),
+    'mmext.datasets.stl10': ('STL10Dataset',),
+    'mmext.datasets.office': ('OfficeDataset',),
+    'mmext.datasets.photos': ('PhotoCrops',),
     'mmext.datasets.streams': ('MultiSourceSampler', 'SeededConcatDataset'),
     'mmext.datasets.svhn': ('SVHNDataset',),
+    'mmext.evaluation.generative_metrics': ('GenerativeMetrics',),
+    'mmext.models.cifar_resnet': ('CifarResNet',),
+    'mmext.models.googlenet': ('GoogLeNet',),
+    'mmext.models.small_googlenet': ('SmallGoogLeNet',),
+    'mmext.models.small_squeezenet': ('SmallSqueezeNet',),
+    'mmext.models.strided_lenet': ('StridedLeNet',),
+    'mmext.plugins.conv_m': (
+        'AccuracyReportHook',
+        'CORALLoss',
+        'ConvM',
+        'ConvMNet',
+        'DomainAdaptationClassifier',
+        'DomainAdversarialLoss',
+        'DropLabel',
+        'InvLR',
+        'JMMDLoss',
+        'LabelAdaptation',
+        'LabelFreeSelection',
+        'MKMMDLoss',
+        'TwoDomainDataset',
+        'TwoDomainPreprocessor',
+        'TwoDomainSampler',
+    ),
     'mmext.plugins.cst': (
         'CycleSelfTraining',
         'CycleTeacherHook',
         'CycleValLoop',
         'DistributionConsistency',
         'DistributionConsistencyHook',
+    ),
+    'mmext.plugins.ctf_gan': (
+        'CTFGAN',
+        'GANDataPreprocessor',
+        'GANOptimWrapperConstructor',
+        'LabelHistogramHook',
+        'ProjDiscriminator',
+        'SNGANGenerator',
+        'SampleGridHook',
+        'TransferNet',
     ),
     'mmext.plugins.force_regularization': (
         'ComponentLassoHook',
@@ -46,23 +86,35 @@ OWNERS: dict[str, tuple[str, ...]] = {
     'mmext.plugins.randomized_smoothing': (
         'ADREClassifier',
         'CertifiedRadius',
-        'ResNet110',
         'SmoothedClassifier',
-        'StridedLeNet',
     ),
     'mmext.plugins.terngrad': ('TernGradAmpOptimWrapper', 'TernGradOptimWrapper'),
-    'mmext.plugins.terngrad.networks': ('BNAlexNet', 'CifarNet', 'GoogLeNet'),
+    'mmext.plugins.terngrad.networks': ('BNAlexNet', 'CifarNet'),
     'mmext.plugins.smoothout': ('KeskarC1', 'SharpnessHook', 'SmoothOutHook'),
-    'mmext.plugins.smoothout.cifar_resnet': ('CifarResNet',),
+    'mmext.plugins.mvstylizer.color_transfer': ('MKLColorTransfer',),
+    'mmext.plugins.mvstylizer.keyframes': ('BudgetAware', 'FixedInterval', 'ResidualTrigger'),
+    'mmext.plugins.mvstylizer.meta_smoothing': ('MetaSmoothing',),
+    'mmext.plugins.mvstylizer.neural_color': ('NeuralColorMapping',),
+    'mmext.plugins.mvstylizer.propagation': (
+        'AffinePropagation',
+        'FlowBlend',
+        'Hold',
+        'WarpPrevious',
+    ),
+    'mmext.plugins.mvstylizer.upscalers': ('Bicubic', 'GuidedAffine', 'GuidedFilter'),
+    'mmext.plugins.mvstylizer.wavelet_stylizer': ('WaveletStylizer',),
 }
 
 #: Module prefix -> (packages it needs, extra that installs them).
 NEEDS: dict[str, tuple[tuple[str, ...], str]] = {
+    'mmext.datasets.office': (('mmpretrain',), 'pretrain'),
+    'mmext.models': (('mmpretrain',), 'pretrain'),
+    'mmext.plugins.conv_m': (('mmpretrain',), 'pretrain'),
     'mmext.plugins.cst': (('mmdet',), 'det'),
     'mmext.plugins.force_regularization.lenet': (('mmpretrain',), 'pretrain'),
     'mmext.plugins.mat': (('mmpretrain',), 'pretrain'),
+    'mmext.plugins.mvstylizer': (('cv2',), 'video'),
     'mmext.plugins.randomized_smoothing': (('mmpretrain', 'scipy'), 'pretrain'),
-    'mmext.plugins.smoothout.cifar_resnet': (('mmpretrain',), 'pretrain'),
 }
 
 _OWNER_OF = {name: module for module, names in OWNERS.items() for name in names}
@@ -161,3 +213,8 @@ VISBACKENDS = _child('VISBACKENDS')
 LOG_PROCESSORS = _child('LOG_PROCESSORS')
 INFERENCERS = _child('INFERENCERS')
 FUNCTIONS = _child('FUNCTIONS')
+# Parts of MVStylizer that no registry of MMEngine holds; trained stylizers are MODELS as well.
+STYLIZERS = LazyRegistry('stylizer', scope='mmext')
+UPSCALERS = LazyRegistry('upscaler', scope='mmext')
+PROPAGATIONS = LazyRegistry('propagation', scope='mmext')
+KEYFRAME_POLICIES = LazyRegistry('keyframe policy', scope='mmext')

@@ -95,12 +95,11 @@ def _options(args: argparse.Namespace) -> dict:
 
 def _attack(args: argparse.Namespace) -> None:
     from mmengine.device import get_device
-    from mmengine.registry import DATASETS, init_default_scope
     from rich.console import Console
     from rich.progress import Progress
     from rich.table import Table
 
-    from mmext.engine.adversarial import load_classifier
+    from mmext.engine.adversarial import build_test_dataset, load_classifier
     from mmext.engine.records import sha256
     from mmext.plugins.guided_cw import evaluation
     from mmext.plugins.guided_cw.load_adversarial_image import write_index
@@ -111,11 +110,8 @@ def _attack(args: argparse.Namespace) -> None:
     budgeted = args.attack in evaluation.BUDGETED
     eps = tuple(args.eps or (() if budgeted else L2))
     cfg = launch.load_config(args.config, args.cfg_options)
-    if cfg.get('test_dataloader') is None:
-        raise ValueError(f'config {cfg.filename} has no test_dataloader: there are no images')
     model = load_classifier(cfg, args.checkpoint, args.device or get_device())
-    init_default_scope(cfg.get('default_scope', 'mmpretrain'))
-    dataset = DATASETS.build(cfg.test_dataloader.dataset)
+    dataset = build_test_dataset(cfg)
     indices = range(0, len(dataset), args.skip)[: args.max]
     out = Path(args.out or f'work_dirs/{Path(args.config).stem}/{args.attack}')
     settings = {'config': args.config, 'checkpoint_sha256': sha256(args.checkpoint)}

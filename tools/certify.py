@@ -77,6 +77,8 @@ def _certify(args: argparse.Namespace) -> None:
     from rich.progress import Progress
     from rich.table import Table
 
+    from mmext.engine.adversarial import build_test_dataset
+    from mmext.engine.records import sha256
     from mmext.plugins.randomized_smoothing import SmoothedClassifier, certification
 
     if args.skip < 1 or (args.max is not None and args.max < 1):
@@ -97,13 +99,13 @@ def _certify(args: argparse.Namespace) -> None:
         seed=args.seed,
         bounds=tuple(args.bounds),
     )
-    dataset = certification.build_dataset(cfg)
+    dataset = build_test_dataset(cfg)
     indices = range(0, len(dataset), args.skip)[: args.max]
     methods = ('cohen', 't_certify')
     if args.method or args.target_radius is not None:
         methods = (model.method,)
     out = Path(args.out or f'work_dirs/{Path(args.config).stem}/certify_{args.sigma:g}')
-    settings = {'config': args.config, 'checkpoint_sha256': certification.sha256(args.checkpoint)}
+    settings = {'config': args.config, 'checkpoint_sha256': sha256(args.checkpoint)}
     with Progress(console=Console(stderr=True)) as progress:
         images = progress.add_task('images', total=len(indices))
         samples = progress.add_task('noisy images', total=len(indices) * (args.n0 + args.n))

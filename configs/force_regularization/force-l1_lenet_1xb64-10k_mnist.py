@@ -1,33 +1,21 @@
 # LeNet on MNIST with L1 force: schedule and strength are the author's.
-_base_ = '../_base_/cls_runtime.py'
+_base_ = ['../_base_/datasets/mnist.py', '../_base_/cls_runtime.py']
 
+data_preprocessor = dict(mean=[0.0], std=[256.0])
 model = dict(
     type='ImageClassifier',
-    data_preprocessor=dict(num_classes=10, mean=[0.0], std=[256.0], to_rgb=False),
+    data_preprocessor=dict(num_classes=10, to_rgb=False, **data_preprocessor),
     backbone=dict(type='mmext.CaffeLeNet'),
     head=dict(
         type='LinearClsHead', num_classes=10, in_channels=500, loss=dict(type='CrossEntropyLoss')
     ),
 )
-data = dict(type='MNIST', data_root='data/mnist', download=False)
 pipeline = [dict(type='PackInputs')]
 train_dataloader = dict(
-    batch_size=64,
-    num_workers=2,
-    collate_fn=dict(type='default_collate'),
-    sampler=dict(type='InfiniteSampler', shuffle=True),
-    dataset=dict(split='train', pipeline=pipeline, **data),
+    batch_size=64, sampler=dict(type='InfiniteSampler'), dataset=dict(pipeline=pipeline)
 )
-val_dataloader = dict(
-    batch_size=500,
-    num_workers=2,
-    collate_fn=dict(type='default_collate'),
-    sampler=dict(type='DefaultSampler', shuffle=False),
-    dataset=dict(split='test', pipeline=pipeline, **data),
-)
+val_dataloader = dict(batch_size=500, dataset=dict(pipeline=pipeline))
 test_dataloader = val_dataloader
-val_evaluator = dict(type='Accuracy', topk=1)
-test_evaluator = val_evaluator
 train_cfg = dict(by_epoch=False, max_iters=10000, val_interval=1000)
 val_cfg = dict()
 test_cfg = dict()

@@ -1,53 +1,16 @@
 # SmoothOut with MMPretrain's AlexNet on ImageNet and the strength of the author's example. The
 # author's AlexNet has batch norm; batch size and schedule here are ours.
-_base_ = '../_base_/cls_runtime.py'
+_base_ = ['../_base_/datasets/imagenet.py', '../_base_/cls_runtime.py']
 
 model = dict(
     type='ImageClassifier',
-    data_preprocessor=dict(
-        num_classes=1000, mean=[123.675, 116.28, 103.53], std=[58.395, 57.12, 57.375], to_rgb=True
-    ),
+    data_preprocessor=_base_.data_preprocessor,
     backbone=dict(type='AlexNet', num_classes=1000),
     head=dict(type='ClsHead', loss=dict(type='CrossEntropyLoss'), topk=(1, 5)),
 )
-data = dict(type='ImageNet', data_root='data/imagenet')
-train_dataloader = dict(
-    batch_size=256,
-    num_workers=8,
-    persistent_workers=True,
-    collate_fn=dict(type='default_collate'),
-    sampler=dict(type='DefaultSampler', shuffle=True),
-    dataset=dict(
-        split='train',
-        pipeline=[
-            dict(type='LoadImageFromFile'),
-            dict(type='RandomResizedCrop', scale=224),
-            dict(type='RandomFlip', prob=0.5, direction='horizontal'),
-            dict(type='PackInputs'),
-        ],
-        **data,
-    ),
-)
-val_dataloader = dict(
-    batch_size=256,
-    num_workers=8,
-    persistent_workers=True,
-    collate_fn=dict(type='default_collate'),
-    sampler=dict(type='DefaultSampler', shuffle=False),
-    dataset=dict(
-        split='val',
-        pipeline=[
-            dict(type='LoadImageFromFile'),
-            dict(type='ResizeEdge', scale=256, edge='short'),
-            dict(type='CenterCrop', crop_size=224),
-            dict(type='PackInputs'),
-        ],
-        **data,
-    ),
-)
+train_dataloader = dict(batch_size=256, persistent_workers=True)
+val_dataloader = dict(batch_size=256, persistent_workers=True)
 test_dataloader = val_dataloader
-val_evaluator = dict(type='Accuracy', topk=(1, 5))
-test_evaluator = val_evaluator
 train_cfg = dict(by_epoch=True, max_epochs=90, val_interval=5)
 val_cfg = dict()
 test_cfg = dict()

@@ -1,49 +1,27 @@
 # CifarNet on CIFAR-10 with Adam, 2 workers: rate, batch and length of the paper. Crops are 24 x 24.
-_base_ = '../_base_/cls_runtime.py'
+_base_ = ['../_base_/datasets/cifar10.py', '../_base_/cls_runtime.py']
 
 model = dict(
     type='ImageClassifier',
-    data_preprocessor=dict(
-        num_classes=10,
-        # Of RGB; MMPretrain's CIFAR10 gives RGB.
-        mean=[125.307, 122.961, 113.8575],
-        std=[51.5865, 50.847, 51.255],
-        to_rgb=False,
-    ),
+    data_preprocessor=_base_.data_preprocessor,
     backbone=dict(type='mmext.CifarNet', num_classes=10),
     head=dict(type='ClsHead', loss=dict(type='CrossEntropyLoss')),
 )
-data = dict(type='CIFAR10', data_root='data/cifar10', download=False)
+train_pipeline = [
+    dict(type='RandomCrop', crop_size=24),
+    dict(type='RandomFlip', prob=0.5, direction='horizontal'),
+    dict(type='ColorJitter', brightness=0.25, contrast=0.8),
+    dict(type='PackInputs'),
+]
+test_pipeline = [dict(type='CenterCrop', crop_size=24), dict(type='PackInputs')]
 train_dataloader = dict(
     batch_size=64,
     num_workers=4,
-    collate_fn=dict(type='default_collate'),
-    sampler=dict(type='InfiniteSampler', shuffle=True),
-    dataset=dict(
-        split='train',
-        pipeline=[
-            dict(type='RandomCrop', crop_size=24),
-            dict(type='RandomFlip', prob=0.5, direction='horizontal'),
-            dict(type='ColorJitter', brightness=0.25, contrast=0.8),
-            dict(type='PackInputs'),
-        ],
-        **data,
-    ),
+    sampler=dict(type='InfiniteSampler'),
+    dataset=dict(pipeline=train_pipeline),
 )
-val_dataloader = dict(
-    batch_size=500,
-    num_workers=2,
-    collate_fn=dict(type='default_collate'),
-    sampler=dict(type='DefaultSampler', shuffle=False),
-    dataset=dict(
-        split='test',
-        pipeline=[dict(type='CenterCrop', crop_size=24), dict(type='PackInputs')],
-        **data,
-    ),
-)
+val_dataloader = dict(batch_size=500, dataset=dict(pipeline=test_pipeline))
 test_dataloader = val_dataloader
-val_evaluator = dict(type='Accuracy', topk=1)
-test_evaluator = val_evaluator
 train_cfg = dict(by_epoch=False, max_iters=300000, val_interval=10000)
 val_cfg = dict()
 test_cfg = dict()

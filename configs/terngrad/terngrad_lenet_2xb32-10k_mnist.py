@@ -1,32 +1,16 @@
 # LeNet on MNIST, 2 workers and 64 images in all: batch, rate and length of the paper. MMPretrain's
 # LeNet-5; data/mnist holds the official files.
-_base_ = '../_base_/cls_runtime.py'
+_base_ = ['../_base_/datasets/mnist.py', '../_base_/cls_runtime.py']
 
 model = dict(
     type='ImageClassifier',
-    data_preprocessor=dict(num_classes=10, mean=[33.46], std=[78.87], to_rgb=False),
+    data_preprocessor=_base_.data_preprocessor,
     backbone=dict(type='LeNet5', num_classes=10),
     head=dict(type='ClsHead', loss=dict(type='CrossEntropyLoss')),
 )
-data = dict(type='MNIST', data_root='data/mnist', download=False)
-pipeline = [dict(type='Resize', scale=32), dict(type='PackInputs')]
-train_dataloader = dict(
-    batch_size=32,
-    num_workers=2,
-    collate_fn=dict(type='default_collate'),
-    sampler=dict(type='InfiniteSampler', shuffle=True),
-    dataset=dict(split='train', pipeline=pipeline, **data),
-)
-val_dataloader = dict(
-    batch_size=500,
-    num_workers=2,
-    collate_fn=dict(type='default_collate'),
-    sampler=dict(type='DefaultSampler', shuffle=False),
-    dataset=dict(split='test', pipeline=pipeline, **data),
-)
+train_dataloader = dict(batch_size=32, sampler=dict(type='InfiniteSampler'))
+val_dataloader = dict(batch_size=500)
 test_dataloader = val_dataloader
-val_evaluator = dict(type='Accuracy', topk=1)
-test_evaluator = val_evaluator
 train_cfg = dict(by_epoch=False, max_iters=10000, val_interval=1000)
 val_cfg = dict()
 test_cfg = dict()

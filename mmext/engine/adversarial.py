@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 from mmengine.config import Config
-from mmengine.registry import MODELS, DefaultScope
+from mmengine.registry import DATASETS, MODELS, DefaultScope, init_default_scope
 from mmengine.runner import load_checkpoint
 from torch import Tensor, nn
 
@@ -248,3 +248,16 @@ def load_classifier(cfg: Config, checkpoint: str, device: str = 'cpu') -> nn.Mod
     check_checkpoint(model, checkpoint)
     load_checkpoint(model, checkpoint, map_location='cpu', logger='silent')
     return model.to(device).eval()
+
+
+def build_test_dataset(cfg: Config) -> Any:
+    """Build the data set that ``cfg.test_dataloader`` names.
+
+    Raises:
+        ValueError: The config has no test data.
+    """
+    loader = cfg.get('test_dataloader')
+    if loader is None:
+        raise ValueError(f'config {cfg.filename} has no test_dataloader: there are no images')
+    init_default_scope(cfg.get('default_scope', 'mmpretrain'))
+    return DATASETS.build(loader.dataset)

@@ -1,19 +1,12 @@
 """Run the studies of this plugin and refresh the claims tables."""
 
-import subprocess
 import sys
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
-STUDIES = ('accuracy.py', 'codec.py', 'network.py', 'model.py')
+sys.path.insert(0, str(HERE.parent))
 
-
-def main() -> None:
-    """Each study in a process of its own; extra arguments go to all of them."""
-    for study in STUDIES:
-        subprocess.run([sys.executable, str(HERE / study), *sys.argv[1:]], check=True)
-    subprocess.run([sys.executable, str(HERE.parent / 'evidence.py')], check=True)
-
+from evidence import reproduce  # noqa: E402
 
 if __name__ == '__main__':
-    main()
+    reproduce(HERE, ('accuracy.py', 'codec.py', 'network.py', 'model.py'))

@@ -1,47 +1,11 @@
-# ImageNet as the paper's classifiers see it; data/imagenet holds train/ and val/.
-_base_ = '../../_base_/cls_runtime.py'
+# ImageNet by iterations, as the paper counts them.
+_base_ = ['../../_base_/datasets/imagenet.py', '../../_base_/cls_runtime.py']
 
-data = dict(type='ImageNet', data_root='data/imagenet')
-data_preprocessor = dict(
-    num_classes=1000, mean=[123.675, 116.28, 103.53], std=[58.395, 57.12, 57.375], to_rgb=True
-)
 train_dataloader = dict(
-    batch_size=128,
-    num_workers=8,
-    persistent_workers=True,
-    collate_fn=dict(type='default_collate'),
-    sampler=dict(type='InfiniteSampler', shuffle=True),
-    dataset=dict(
-        split='train',
-        pipeline=[
-            dict(type='LoadImageFromFile'),
-            dict(type='RandomResizedCrop', scale=224),
-            dict(type='RandomFlip', prob=0.5, direction='horizontal'),
-            dict(type='PackInputs'),
-        ],
-        **data,
-    ),
+    batch_size=128, persistent_workers=True, sampler=dict(type='InfiniteSampler')
 )
-val_dataloader = dict(
-    batch_size=128,
-    num_workers=8,
-    persistent_workers=True,
-    collate_fn=dict(type='default_collate'),
-    sampler=dict(type='DefaultSampler', shuffle=False),
-    dataset=dict(
-        split='val',
-        pipeline=[
-            dict(type='LoadImageFromFile'),
-            dict(type='ResizeEdge', scale=256, edge='short'),
-            dict(type='CenterCrop', crop_size=224),
-            dict(type='PackInputs'),
-        ],
-        **data,
-    ),
-)
+val_dataloader = dict(batch_size=128, persistent_workers=True)
 test_dataloader = val_dataloader
-val_evaluator = dict(type='Accuracy', topk=(1, 5))
-test_evaluator = val_evaluator
 val_cfg = dict()
 test_cfg = dict()
 default_hooks = dict(

@@ -9,8 +9,6 @@ penalty and everything that makes the certificate sound are ours.
 
 from .adre_classifier import ADREClassifier
 from .certified_radius import CertifiedRadius
-from .lenet import StridedLeNet
-from .resnet110 import ResNet110
 from .smoothed_classifier import SmoothedClassifier
 
-__all__ = ['ADREClassifier', 'CertifiedRadius', 'ResNet110', 'SmoothedClassifier', 'StridedLeNet']
+__all__ = ['ADREClassifier', 'CertifiedRadius', 'SmoothedClassifier']

@@ -3,11 +3,10 @@
 ``tools/certify.py`` is the command line of this module.
 """
 
-import hashlib
 import json
 import os
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +14,9 @@ import numpy as np
 import torch
 from mmengine.config import Config
 from mmengine.dataset import default_collate, pseudo_collate
-from mmengine.registry import DATASETS, MODELS, init_default_scope
-from mmengine.runner import load_checkpoint
 
-from mmext.engine.adversarial import attack_labels, content_mask
-from mmext.engine.checkpoint import check_checkpoint
+from mmext.engine.adversarial import attack_labels, content_mask, load_classifier
+from mmext.engine.records import Records
 
 from .certified_radius import RADII, certified_summary, write_tsv
 from .functional import METHODS
@@ -44,28 +41,8 @@ def load_base(cfg: Config, checkpoint: str, device: str) -> torch.nn.Module:
         FileNotFoundError: There is no such checkpoint.
         ValueError: The checkpoint does not fit the config, or the config has no model.
     """
-    if cfg.get('model') is None:
-        raise ValueError(f'config {cfg.filename} has no model')
-    init_default_scope(cfg.get('default_scope', 'mmpretrain'))
-    settings = cfg.model.copy()
-    if cfg.get('data_preprocessor') is not None:
-        settings.setdefault('data_preprocessor', cfg.data_preprocessor)
-    model = MODELS.build(settings)
-    check_checkpoint(model, checkpoint)
-    load_checkpoint(model, checkpoint, map_location='cpu')
-    return getattr(model, 'classifier', model).to(device).eval()
-
-
-def build_dataset(cfg: Config) -> Any:
-    """Build the data set that ``cfg.test_dataloader`` names.
-
-    Raises:
-        ValueError: The config has no test data.
-    """
-    loader = cfg.get('test_dataloader')
-    if loader is None:
-        raise ValueError(f'config {cfg.filename} has no test_dataloader: there are no images')
-    return DATASETS.build(loader.dataset)
+    model = load_classifier(cfg, checkpoint, device)
+    return getattr(model, 'classifier', model)
 
 
 def certify_dataset(
@@ -103,8 +80,8 @@ def certify_dataset(
     header = {**{name: getattr(model, name) for name in names}, **settings}
     if model.target_radius is not None:
         header['method'] = model.method
-    path = Path(out) / RECORDS
-    done = {record['idx']: record for record in _open_records(path, header)}
+    log = Records(Path(out) / RECORDS, header)
+    done = {record['idx']: record for record in log.rows}
     todo = [index for index in indices if index not in done]
     if on_image is not None:
         on_image(len(indices) - len(todo))
@@ -125,7 +102,7 @@ def certify_dataset(
             }
             for idx, label, select, counts, alpha in rows
         ]
-        _append(path, records)
+        log.append(records)
         done.update((record['idx'], record) for record in records)
         if on_image is not None:
             on_image(len(part))
@@ -213,15 +190,6 @@ def draw_certified(axes: Any, curves: dict[str, np.ndarray]) -> None:
     axes.set_ylabel('certified accuracy (%)')
 
 
-def sha256(path: str | os.PathLike) -> str:
-    """Hash of a file, hexadecimal."""
-    digest = hashlib.sha256()
-    with open(path, 'rb') as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
-
-
 def _sample(
     model: SmoothedClassifier,
     dataset: Any,
@@ -246,47 +214,6 @@ def _sample(
             ' use the data set that the checkpoint was trained on'
         )
     return labels, sampled
-
-
-def _open_records(path: Path, header: dict[str, Any]) -> list[dict]:
-    """Records of a file whose first line is ``header``; a new file gets that line."""
-    lines = list(_whole_lines(path))
-    if not lines:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        _append(path, [header])
-        return []
-    # Through JSON, as the file went: tuples are lists there.
-    now = json.loads(json.dumps(header))
-    if lines[0] != now:
-        keys = [key for key in {**lines[0], **now} if lines[0].get(key) != now.get(key)]
-        other = ', '.join(f'{key}: {lines[0].get(key)} there, {now.get(key)} here' for key in keys)
-        raise ValueError(
-            f'{path} holds records of other settings ({other}); choose another folder or delete it'
-        )
-    return lines[1:]
-
-
-def _whole_lines(path: Path) -> Iterator[dict]:
-    if not path.exists():
-        return
-    content = path.read_bytes()
-    end = content.rfind(b'\n') + 1
-    if end < len(content):
-        # A kill cut the last write off.
-        with open(path, 'r+b') as file:
-            file.truncate(end)
-    yield from (json.loads(line) for line in content[:end].splitlines())
-
-
-def _append(path: Path, records: Sequence[dict]) -> None:
-    text = ''.join(json.dumps(record) + '\n' for record in records).encode()
-    descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
-    try:
-        if os.write(descriptor, text) < len(text):
-            raise OSError(f'{path}: could not write all records, is the disk full?')
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _write(path: Path, text: str) -> None:

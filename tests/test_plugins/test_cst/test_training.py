@@ -1,8 +1,5 @@
 """Cycle self-training as a run: resume, ranks, averages, validation, logs."""
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -234,15 +231,10 @@ def test_hooks_refuse_another_model(scenes, tmp_path):
         Runner.from_cfg(cfg).train()
 
 
-def test_two_ranks_stay_identical_and_sequential_backward_changes_nothing(scenes, tmp_path):
-    here = Path(__file__).resolve().parent
-    command = [
-        sys.executable, '-m', 'torch.distributed.run', '--standalone', '--nproc_per_node=2',
-        str(here / 'rank_worker.py'), str(scenes), str(tmp_path),
-    ]  # fmt: skip
-    environment = {**os.environ, 'PYTHONPATH': str(here.parents[2]), 'OMP_NUM_THREADS': '1'}
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=240)
-    assert done.returncode == 0, done.stderr[-3000:]
+def test_two_ranks_stay_identical_and_sequential_backward_changes_nothing(
+    two_ranks, scenes, tmp_path
+):
+    two_ranks(Path(__file__).with_name('rank_worker.py'), scenes, tmp_path)
     first, second = (state_of(tmp_path / f'rank{rank}-False.pth') for rank in (0, 1))
     # BN statistics are each rank's own, as everywhere in MMDetection.
     shared = [k for k in first if 'running' not in k and 'num_batches' not in k]

@@ -1,9 +1,6 @@
 """The hook in real trainings, against optimizers written by hand."""
 
 import logging
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -228,15 +225,8 @@ def test_members_of_a_wrapper_dict_push_their_own_layers():
     assert type(wrappers['a']) is OptimWrapper
 
 
-def test_two_ranks_stay_identical(tmp_path):
-    here = Path(__file__).resolve().parent
-    command = [
-        sys.executable, '-m', 'torch.distributed.run', '--standalone', '--nproc_per_node=2',
-        str(here / 'force_rank_worker.py'), str(tmp_path),
-    ]  # fmt: skip
-    environment = {**os.environ, 'PYTHONPATH': str(here.parents[2]), 'OMP_NUM_THREADS': '1'}
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=240)
-    assert done.returncode == 0, done.stderr[-3000:]
+def test_two_ranks_stay_identical(two_ranks, tmp_path):
+    two_ranks(Path(__file__).with_name('force_rank_worker.py'), tmp_path)
     first, second = (torch.load(tmp_path / f'rank{rank}.pth') for rank in (0, 1))
     assert first['seen'] != second['seen']
     assert same(first['state'], second['state'])

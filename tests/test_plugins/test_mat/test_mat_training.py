@@ -1,8 +1,5 @@
 """MAT as a run: resume, ranks, the robustness loop, the hook."""
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -98,15 +95,8 @@ def test_the_augment_trains_with_the_hook_and_resumes(tmp_path):
     assert equal(saved(tmp_path / 'whole/epoch_2.pth'), saved(tmp_path / 'resumed/epoch_2.pth'))
 
 
-def test_two_ranks_draw_apart_and_stay_identical(tmp_path):
-    here = Path(__file__).resolve().parent
-    command = [
-        sys.executable, '-m', 'torch.distributed.run', '--standalone', '--nproc_per_node=2',
-        str(here / 'mat_rank_worker.py'), str(tmp_path),
-    ]  # fmt: skip
-    environment = {**os.environ, 'PYTHONPATH': str(here.parents[2]), 'OMP_NUM_THREADS': '1'}
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=240)
-    assert done.returncode == 0, done.stderr[-3000:]
+def test_two_ranks_draw_apart_and_stay_identical(two_ranks, tmp_path):
+    two_ranks(Path(__file__).with_name('mat_rank_worker.py'), tmp_path)
     first, second = (torch.load(tmp_path / f'rank{rank}.pth') for rank in (0, 1))
     assert equal(first['state'], second['state'])
     assert not all(torch.equal(a, b) for a, b in zip(first['drawn'], second['drawn'], strict=True))

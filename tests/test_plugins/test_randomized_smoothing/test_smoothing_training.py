@@ -59,14 +59,8 @@ def test_resumed_equals_uninterrupted_bit_for_bit(trained, tmp_path):
     assert not equal(last, state_of(trained[0] / 'epoch_1.pth'))
 
 
-def test_two_ranks_stay_identical_under_different_noise(tmp_path):
-    command = [
-        sys.executable, '-m', 'torch.distributed.run', '--standalone', '--nproc_per_node=2',
-        str(HERE / 'smoothing_rank_worker.py'), str(tmp_path),
-    ]  # fmt: skip
-    environment = {**os.environ, 'PYTHONPATH': str(ROOT), 'OMP_NUM_THREADS': '1'}
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=240)
-    assert done.returncode == 0, done.stderr[-3000:]
+def test_two_ranks_stay_identical_under_different_noise(two_ranks, tmp_path):
+    two_ranks(HERE / 'smoothing_rank_worker.py', tmp_path)
     first, second = (torch.load(tmp_path / f'rank{rank}.pth') for rank in (0, 1))
     assert equal(first['state'], second['state'])
     assert len(first['noise']) == 9 and not set(first['noise']) & set(second['noise'])

@@ -1,8 +1,5 @@
 """Two real processes: noise of their own, weights in common."""
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -13,15 +10,9 @@ HERE = Path(__file__).resolve().parent
 
 
 @pytest.fixture(scope='module')
-def ranks(tmp_path_factory):
+def ranks(two_ranks, tmp_path_factory):
     out = tmp_path_factory.mktemp('ranks')
-    command = [
-        sys.executable, '-m', 'torch.distributed.run', '--standalone', '--nproc_per_node=2',
-        str(HERE / 'smoothout_rank_worker.py'), str(out),
-    ]  # fmt: skip
-    environment = {**os.environ, 'PYTHONPATH': str(HERE.parents[2]), 'OMP_NUM_THREADS': '1'}
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=240)
-    assert done.returncode == 0, done.stderr[-3000:]
+    two_ranks(HERE / 'smoothout_rank_worker.py', out)
     return [torch.load(out / f'rank{rank}.pth') for rank in (0, 1)]
 
 

@@ -10,10 +10,11 @@ from mmext.registry import MODELS
 
 @MODELS.register_module()
 class CifarResNet(ResNet_CIFAR):
-    """ResNet-20, 32, 44, 56 for 32x32 images: three stages of basic blocks (arXiv 1512.03385).
+    """ResNet-20, 32, 44, 56, 110 for 32x32 images: three stages of basic blocks (arXiv 1512.03385).
 
     Args:
-        depth (int): 20, 32, 44 or 56. SmoothOut's experiments have 44 (0.66 million parameters).
+        depth (int): 20, 32, 44, 56 or 110. SmoothOut's experiments have 44 (0.66 million
+            parameters), the smoothing literature 110 (1.7 million).
         **kwargs: As in MMPretrain's ``ResNet_CIFAR``, but for the sizes.
 
     Example:
@@ -21,7 +22,7 @@ class CifarResNet(ResNet_CIFAR):
     """
 
     arch_settings: ClassVar[dict] = {
-        6 * blocks + 2: (BasicBlock, (blocks,) * 3) for blocks in (3, 5, 7, 9)
+        6 * blocks + 2: (BasicBlock, (blocks,) * 3) for blocks in (3, 5, 7, 9, 18)
     }
 
     def __init__(self, depth: int = 44, **kwargs: Any) -> None:

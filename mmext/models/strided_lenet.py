@@ -1,4 +1,4 @@
-"""The small network of the digit and glyph experiments."""
+"""The small network of the digit experiments."""
 
 from mmpretrain.models.backbones.base_backbone import BaseBackbone
 from torch import Tensor, nn

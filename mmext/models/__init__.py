@@ -1,0 +1,1 @@
+"""Backbones that the configs of several plugins share and MMPretrain lacks."""
