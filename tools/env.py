@@ -24,7 +24,9 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 REQUIREMENTS = ROOT / 'requirements'
 STACKS = ('upstream', 'onedl')
-EXTRAS = ('data', 'deploy', 'comparators', 'tests')
+EXTRAS = ('data', 'deploy', 'video', 'system', 'fed', 'comparators', 'tests')
+# Installed last and without dependencies: theirs contradict another file's.
+NO_DEPS = 'nodeps'
 # Files that decide what an editable install looks like.
 INSTALL = ('setup.py', 'pyproject.toml', 'mmext/version.py', '_mmext_startup.py')
 
@@ -87,8 +89,9 @@ def dependencies(stack: str) -> Path:
     """Environment with the pinned dependencies of a stack."""
     names = ('runtime', stack, *EXTRAS)
     files = [REQUIREMENTS / f'{name}.txt' for name in names]
+    no_deps = REQUIREMENTS / f'{NO_DEPS}.txt'
     constraints = REQUIREMENTS / 'constraints.txt'
-    texts = [file.read_text() for file in [*files, constraints]]
+    texts = [file.read_text() for file in [*files, no_deps, constraints]]
     env = cache_dir() / f'deps-{stack}-{digest(sys.version, *texts)}'
 
     def install(target: Path) -> None:
@@ -99,6 +102,7 @@ def dependencies(stack: str) -> Path:
         requested = [part for file in files for part in ('-r', file)]
         # The onedl packages are published as sources; without this mmcv would compile its ops.
         run(*pip, *requested, MMCV_WITH_OPS='0')
+        run(*pip, '--no-deps', '-r', no_deps)
 
     build(env, install)
     return env
