@@ -2,8 +2,8 @@
 
 A study calls :func:`write_result`. ``python projects/evidence.py`` rewrites every claims table (a
 block between ``<!-- claims:NAME -->`` and ``<!-- /claims -->`` in a Markdown file) from the JSON
-files, and the short table of all verdicts (``<!-- claims:all -->``); ``--check`` only says which
-are stale.
+files, the short table of all verdicts (``<!-- claims:all -->``) and the tables of all values
+(``<!-- measured:NAME -->``); ``--check`` only says which are stale.
 """
 
 import argparse
@@ -14,13 +14,16 @@ import platform
 import re
 import subprocess
 import sys
+from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 VERDICTS = ('met', 'partly', 'not met', 'not testable here')
 PACKAGES = ('torch', 'torchvision', 'mmengine', 'mmdet', 'mmpretrain', 'numpy')
-BLOCK = re.compile(r'(<!-- claims:(\w+) -->\n).*?(<!-- /claims -->)', re.DOTALL)
+BLOCK = re.compile(r'(<!-- (claims|measured):(\w+) -->\n).*?(<!-- /\2 -->)', re.DOTALL)
+# More rows than this are unreadable in one cell of the claims table.
+MOST_ROWS = 4
 
 
 def write_result(
@@ -80,6 +83,20 @@ def summary(values: list[float]) -> dict:
     return {'mean': mean, 'std': spread**0.5, 'values': values}
 
 
+def reproduce(folder: Path, studies: Sequence[str]) -> None:
+    """Run the studies of a plugin, each in a process of its own, and refresh the tables.
+
+    The arguments of the command line go to all of them; the first that fails, or that has run out
+    of its time, ends the program with its code. After ``--quick`` there is nothing to refresh.
+    """
+    for study in studies:
+        done = subprocess.run([sys.executable, str(folder / study), *sys.argv[1:]])
+        if done.returncode:
+            sys.exit(done.returncode)
+    if '--quick' not in sys.argv:
+        refresh(check=False)
+
+
 def hardware() -> dict:
     """CPU model, cores and GPU of this machine."""
     import torch
@@ -127,7 +144,12 @@ def table(plugin: str) -> str:
     ]
     for path in sorted((ROOT / 'projects' / plugin / 'results').glob('*.json')):
         result = json.loads(path.read_text())
-        measured = '<br>'.join(_row(row) for row in result['rows'])
+        rows = result['rows']
+        measured = (
+            '<br>'.join(_row(row) for row in rows)
+            if len(rows) <= MOST_ROWS
+            else f'[{len(rows)} rows](../../projects/{plugin}/README.md#{path.stem})'
+        )
         paper = f' (paper: {result["paper"]})' if result['paper'] else ''
         device = result['hardware']['gpu'] or f'{result["hardware"]["cores"]} CPU cores'
         lines.append(
@@ -135,6 +157,29 @@ def table(plugin: str) -> str:
             f'{result["why"]} | `{result["command"]}` |'
         )
     return '\n'.join(lines) + '\n'
+
+
+def measured(plugin: str) -> str:
+    """A table of all values for each study of a plugin with many rows, in Markdown."""
+    parts = []
+    for path in sorted((ROOT / 'projects' / plugin / 'results').glob('*.json')):
+        rows = json.loads(path.read_text())['rows']
+        if len(rows) <= MOST_ROWS:
+            continue
+        metrics = list(dict.fromkeys(name for row in rows for name in row['metrics']))
+        costs = list(dict.fromkeys(name for row in rows for name in row.get('cost') or {}))
+        settings = {row.get('setting') for row in rows}
+        heads = ['method', *(['setting'] if len(settings) > 1 else []), *metrics, *costs]
+        lines = [f'### {path.stem}', '', _line(heads), _line(['---'] * len(heads))]
+        if len(settings) == 1 and any(settings):
+            lines.insert(2, f'{settings.pop()}.\n')
+        for row in rows:
+            cells = [row['method'], *([str(row.get('setting'))] if 'setting' in heads else [])]
+            cells += [_value(row['metrics'].get(name)) for name in metrics]
+            cells += [_value((row.get('cost') or {}).get(name)) for name in costs]
+            lines.append(_line(cells))
+        parts.append('\n'.join(lines) + '\n')
+    return '\n'.join(parts)
 
 
 def verdicts() -> str:
@@ -150,17 +195,29 @@ def verdicts() -> str:
     return '\n'.join(lines) + '\n'
 
 
+def _line(cells: Sequence[str]) -> str:
+    return f'| {" | ".join(cells)} |'
+
+
+def _value(value: dict | float | None) -> str:
+    if value is None:
+        return ''
+    if not isinstance(value, dict):
+        return f'{value:.3g}'
+    return f'{value["mean"]:.3g}' + (f' +- {value["std"]:.2g}' if value['std'] else '')
+
+
 def _row(row: dict) -> str:
-    metrics = ', '.join(
-        f'{name} {value["mean"]:.3g}' + (f' +- {value["std"]:.2g}' if value['std'] else '')
-        for name, value in row['metrics'].items()
-    )
-    costs = ', '.join(f'{name} {value:.3g}' for name, value in row.get('cost', {}).items())
+    metrics = ', '.join(f'{name} {_value(value)}' for name, value in row['metrics'].items())
+    costs = ', '.join(f'{name} {_value(value)}' for name, value in row.get('cost', {}).items())
     return f'{row["method"]}: ' + '; '.join(part for part in (metrics, costs) if part)
 
 
 def _filled(block: re.Match[str]) -> str:
-    return block[1] + (verdicts() if block[2] == 'all' else table(block[2])) + block[3]
+    opening, kind, name, closing = block.groups()
+    if kind == 'measured':
+        return opening + measured(name) + closing
+    return opening + (verdicts() if name == 'all' else table(name)) + closing
 
 
 def refresh(check: bool) -> list[Path]:

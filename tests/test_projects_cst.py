@@ -118,4 +118,5 @@ def test_demo_resumes_after_an_interrupt(root, tmp_path):
     assert json.loads((tmp_path / 'summary.json').read_text())['rows'].keys() == {
         'supervised',
         'cst',
+        'cst_ensemble',
     }

@@ -19,7 +19,9 @@ sys.path[:0] = [str(ROOT / 'projects')]
 
 from evidence import summary, write_result  # noqa: E402
 
-STRENGTHS = (16, 32, 64)
+# Up to the end of the grid. A first run had 16 to 64 alone: no model stood 96, and under PGD-20 the
+# single 64 had the best mean (61.7 %; mixed, expand 60.5 %; mixed, sample 59.8 %; parallel 52.8 %).
+STRENGTHS = (16, 32, 64, 96)
 GRID = (8, 16, 32, 48, 64, 80, 96)
 MODELS: dict[str, dict] = {
     'clean': dict(strengths=[64], weights=[1, 0]),
@@ -126,7 +128,11 @@ def judge(table: list[dict], attack: str) -> tuple[str, str]:
             + (', '.join(f'{n} ({told[n][key]["mean"]:.1f} %)' for n in winners) or 'none')
         )
     verdict = 'met' if all(held) else 'partly' if any(held) else 'not met'
-    return verdict, f'{attack}, white-box, clean included; ' + '; '.join(parts) + '.'
+    return verdict, (
+        f'{attack}, white-box, clean included; {"; ".join(parts)}. A first run with strengths 16 '
+        'to 64 left every model at 0 % at 96 and its best mean to the single 64 (61.7 %, mixed '
+        '60.5 %), so the strengths now reach the end of the grid.'
+    )
 
 
 def figure(result: dict, attacks: list[str], path: Path) -> None:

@@ -202,7 +202,9 @@ def main() -> None:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     reason = links.missing()
     if reason:
-        sys.exit(f'network.py needs network namespaces (root, iproute2): {reason}')
+        # The other studies can still run; the committed result stands.
+        print(f'network.py is left out: it needs network namespaces (root, iproute2): {reason}')
+        return
     if args.quick:
         print(json.dumps(measure(2, '1gbit', ('fp32', 'TernGrad'), 2)))
         return
