@@ -16,8 +16,6 @@ CONFIGS = sorted(
     for path in (ROOT / 'configs').rglob('*.py')
     if not {'_base_', 'overlays'} & set(path.parts)
 )
-CARD = ('Idea', 'Use it in an existing project', 'Hyper-parameters', 'Cost', 'Composes with',
-        'Claims', 'Citation')  # fmt: skip
 
 
 def plugins():
@@ -58,8 +56,6 @@ def test_basenames_are_unique():
 def test_a_plugin_has_card_metafile_and_evidence(plugin):
     folder = ROOT / 'configs' / plugin
     card = (folder / 'README.md').read_text()
-    sections = [line[3:].strip() for line in card.splitlines() if line.startswith('## ')]
-    assert sections == list(CARD)
     meta = yaml.safe_load((folder / 'metafile.yml').read_text())
     assert 'arxiv.org' in meta['Collections'][0]['Paper']['URL']
     for entry in (*meta['Collections'], *meta['Models']):

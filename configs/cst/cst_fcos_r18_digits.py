@@ -39,3 +39,6 @@ custom_hooks = [
 ]
 val_cfg = dict(_delete_=True, type='mmext.CycleValLoop', networks=['teacher1', 'teacher2'])
 auto_scale_lr = dict(base_batch_size=12)
+# A checkpoint has the batch-norm statistics of rank 0, by which the teachers predict: without this
+# the other ranks would resume with different ones.
+model_wrapper_cfg = dict(type='MMDistributedDataParallel', broadcast_buffers=True)

@@ -6,3 +6,5 @@ model = dict(
     num_noise=4,
     adre_weight=0.1,
 )
+# The runner-up class needs one label per image, which batch augments mix.
+_keeps_ = ['data_preprocessor.batch_augments']

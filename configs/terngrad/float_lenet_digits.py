@@ -1,2 +1,2 @@
 # The float baseline of the TernGrad digit configs.
-_base_ = './_base_/lenet_digits.py'
+_base_ = './_base_/lenet5_digits.py'

@@ -1,5 +1,5 @@
 # TernGrad with Adam.
-_base_ = './_base_/lenet_digits.py'
+_base_ = './_base_/lenet5_digits.py'
 
 optim_wrapper = dict(
     type='mmext.TernGradOptimWrapper',

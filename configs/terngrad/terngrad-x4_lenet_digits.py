@@ -1,5 +1,5 @@
 # Four virtual workers of 16 images each in one process: bit for bit what four ranks do.
-_base_ = './_base_/lenet_digits.py'
+_base_ = './_base_/lenet5_digits.py'
 
 train_dataloader = dict(batch_size=16)
 optim_wrapper = dict(

@@ -1,14 +1,23 @@
 """Overlays: a plugin merged into any config, ``tools/train.py CONFIG --with terngrad smoothout``.
 
 An overlay is an ordinary config fragment, ``configs/overlays/<plugin>.py``. :func:`apply` merges it
-by four rules:
+by these rules:
 
 - dicts merge; a value replaces the host's. Two overlays that set the same key are an error.
-- ``custom_hooks`` are appended. A type that the host has already stays as the host set it up.
+- ``custom_hooks`` are appended. A type that the host has already stays as the host set it up; the
+  types that the fragment lists in ``_replaces_`` leave.
 - ``optim_wrapper.type`` replaces ``OptimWrapper``. Where the host has ``AmpOptimWrapper``, the
-  counterpart is taken: ``mmext.XOptimWrapper`` -> ``mmext.XAmpOptimWrapper``.
+  counterpart is taken: ``mmext.XOptimWrapper`` -> ``mmext.XAmpOptimWrapper``. Where it has a
+  wrapper for each network (GANs), each is replaced.
 - ``dict(_host_='classifier')`` (or ``'detector'``) inside the fragment's ``model`` is where the
-  host's model goes; without it, ``model`` merges like any dict.
+  host's model goes; of a semi-supervised detector, its ``detector``. Without it, ``model`` merges
+  like any dict. ``dict(_host_='data_preprocessor')`` is a copy of that model's preprocessor.
+- ``_host_ = 'classifier'`` (or ``'detector'``) at the top: the host must be one. Here and
+  above, it must not be a model that a plugin has made.
+- ``data_preprocessor`` merges into the host's, wherever the host keeps it.
+- ``val_cfg`` and ``test_cfg`` merge where the host has them.
+- ``_needs_ = dict(transform=..., mend=...)``: the host's training data must have this transform.
+- ``_keeps_ = [...]``: keys that no other overlay may set.
 """
 
 import copy
@@ -24,6 +33,8 @@ from mmengine.registry import MODELS
 from mmext.compat.mim import config_folder
 
 HOST = '_host_'
+# Keys at the top of a fragment that are rules and no config.
+_RULES = (HOST, '_keeps_', '_needs_', '_replaces_')
 # kind -> (package, module, class) of the host's models
 _KINDS = {
     'classifier': ('mmpretrain', 'mmpretrain.models.classifiers', 'BaseClassifier'),
@@ -73,9 +84,15 @@ def apply(cfg: Config, names: Sequence[str]) -> Config:
     fragments = {name: load(name) for name in names}
     _refuse_conflicts(fragments)
     result = copy.deepcopy(cfg)
-    for name, fragment in fragments.items():
-        _merge(result, name, fragment)
+    # Wrappers last: what the others put into the host's model goes into the wrapper with it.
+    for name in sorted(names, key=lambda name: bool(_slots(fragments[name].get('model')))):
+        _merge(result, name, fragments[name])
     return result
+
+
+def serves(name: str) -> str | None:
+    """Kind of the hosts that an overlay serves, ``'classifier'`` or ``'detector'``; None: all."""
+    return _kind(load(name))
 
 
 def difference(before: Config, after: Config) -> str:
@@ -97,6 +114,8 @@ def claims(fragment: dict[str, Any]) -> list[str]:
 
 def _claims(value: dict[str, Any], prefix: str = '') -> Iterator[str]:
     for key, item in value.items():
+        if not prefix and key in _RULES:
+            continue
         if not prefix and key == 'custom_hooks':
             yield from (f'custom_hooks[{hook["type"]}]' for hook in item)
         elif isinstance(item, dict) and item and HOST not in item:
@@ -105,8 +124,14 @@ def _claims(value: dict[str, Any], prefix: str = '') -> Iterator[str]:
             yield f'{prefix}{key}'
 
 
+def _kind(fragment: dict[str, Any]) -> str | None:
+    slots = _slots(fragment.get('model'))
+    return fragment.get(HOST) or next((kind for kind in slots if kind in _KINDS), None)
+
+
 def _refuse_conflicts(fragments: dict[str, dict[str, Any]]) -> None:
     owner: dict[str, str] = {}
+    needed: dict[str, str] = {}
     for name, fragment in fragments.items():
         for claim in claims(fragment):
             if claim in owner:
@@ -115,24 +140,56 @@ def _refuse_conflicts(fragments: dict[str, dict[str, Any]]) -> None:
                     'leave one of them out'
                 )
             owner[claim] = name
+        kind = _kind(fragment)
+        if kind is not None:
+            needed[kind] = name
+    for name, fragment in fragments.items():
+        for kept in fragment.get('_keeps_', ()):
+            setter = next((o for c, o in owner.items() if f'{c}.'.startswith(f'{kept}.')), name)
+            if setter != name:
+                raise ValueError(
+                    f'overlays {setter} and {name} cannot be combined: {setter} sets {kept}, which '
+                    f'{name} must have for itself; leave one of them out'
+                )
+    if len(needed) > 1:
+        (one, first), (other, second) = needed.items()
+        raise ValueError(
+            f'overlays {first} and {second} cannot be combined: {first} needs a {one}, {second} a '
+            f'{other}; leave one of them out'
+        )
 
 
 def _merge(cfg: Config, name: str, fragment: dict[str, Any]) -> None:
     fragment = copy.deepcopy(fragment)
-    _append_hooks(cfg, name, fragment.pop('custom_hooks', []))
-    kind = fragment.get('optim_wrapper', {}).get('type')
-    if kind is not None:
-        fragment['optim_wrapper']['type'] = _wrapper_type(cfg, name, kind)
+    rules = {key: fragment.pop(key, None) for key in _RULES}
+    if rules[HOST] is not None:
+        _check_kind(cfg, name, rules[HOST], cfg.get('model'))
     model = fragment.get('model')
-    slot = _host_slot(model) if model else None
-    if model and slot:
+    slots = _slots(model)
+    if model and slots:
         del fragment['model']
-        _wrap_model(cfg, name, model, slot)
+        _wrap_model(cfg, name, model, slots)
+    if rules['_needs_'] is not None:
+        _check_data(cfg, name, **rules['_needs_'])
+    _change_hooks(cfg, name, fragment.pop('custom_hooks', []), rules['_replaces_'] or ())
+    if 'type' in fragment.get('optim_wrapper', {}):
+        fragment['optim_wrapper'] = _wrapper_changes(cfg, name, fragment['optim_wrapper'])
+    if 'data_preprocessor' in fragment:
+        _merge_preprocessor(cfg, name, fragment.pop('data_preprocessor'))
+    for loop in ('val_cfg', 'test_cfg'):
+        if cfg.get(loop) is None:
+            fragment.pop(loop, None)
     cfg.merge_from_dict(fragment)
 
 
-def _append_hooks(cfg: Config, name: str, hooks: list[dict[str, Any]]) -> None:
-    present = list(cfg.get('custom_hooks') or [])
+def _change_hooks(
+    cfg: Config, name: str, hooks: list[dict[str, Any]], replaces: Sequence[str]
+) -> None:
+    present = [
+        hook
+        for hook in cfg.get('custom_hooks') or []
+        if not isinstance(hook, dict) or _short(hook['type']) not in replaces
+    ]
     types = {hook['type'] for hook in present if isinstance(hook, dict)}
     for hook in hooks:
         if hook['type'] in types:
@@ -142,20 +199,33 @@ def _append_hooks(cfg: Config, name: str, hooks: list[dict[str, Any]]) -> None:
             )
         else:
             present.append(hook)
-    if present:
+    if present or cfg.get('custom_hooks'):
         cfg.custom_hooks = present
 
 
-def _wrapper_type(cfg: Config, name: str, kind: str) -> str:
-    host = cfg.get('optim_wrapper')
-    if host is None or 'optimizer' not in host:
+def _wrapper_changes(cfg: Config, name: str, changes: dict[str, Any]) -> dict[str, Any]:
+    """What to merge into the host's ``optim_wrapper``, or into each of its members."""
+    host = cfg.get('optim_wrapper') or {}
+    if 'optimizer' in host:
+        return {**changes, 'type': _wrapper_type(name, changes['type'], host)}
+    members = {
+        key: member
+        for key, member in host.items()
+        if isinstance(member, dict) and 'optimizer' in member
+    }
+    if not members:
         raise ValueError(
-            f'--with {name} needs a config with one optimizer '
-            '(optim_wrapper=dict(optimizer=...)); with several, set the type of each in the config'
+            f'--with {name} needs a config with an optimizer '
+            '(optim_wrapper=dict(optimizer=...), or such a dict for each network)'
         )
-    present = host.get('type', 'OptimWrapper')
-    short = present if isinstance(present, str) else present.__name__
-    short = short.rpartition('.')[2]
+    return {
+        key: {**copy.deepcopy(changes), 'type': _wrapper_type(name, changes['type'], member)}
+        for key, member in members.items()
+    }
+
+
+def _wrapper_type(name: str, kind: str, host: dict[str, Any]) -> str:
+    short = _short(host.get('type', 'OptimWrapper'))
     if short not in _PLAIN:
         raise ValueError(
             f'--with {name} replaces OptimWrapper or AmpOptimWrapper, but the config has '
@@ -164,31 +234,48 @@ def _wrapper_type(cfg: Config, name: str, kind: str) -> str:
     return kind.removesuffix('OptimWrapper') + _PLAIN[short] + 'OptimWrapper'
 
 
-def _host_slot(model: dict[str, Any], path: tuple[str, ...] = ()) -> tuple[str, ...] | None:
-    for key, value in model.items():
+def _short(kind: Any) -> str:
+    """Name of a type without its scope."""
+    return (kind if isinstance(kind, str) else kind.__name__).rpartition('.')[2]
+
+
+def _slots(model: Any, path: tuple[str, ...] = ()) -> dict[str, tuple[str, ...]]:
+    """What goes into a fragment's model -> where."""
+    found: dict[str, tuple[str, ...]] = {}
+    for key, value in (model or {}).items():
         if isinstance(value, dict):
-            found = (*path, key) if HOST in value else _host_slot(value, (*path, key))
-            if found:
-                return found
-    return None
+            if HOST in value:
+                found[value[HOST]] = (*path, key)
+            else:
+                found.update(_slots(value, (*path, key)))
+    return found
 
 
-def _wrap_model(cfg: Config, name: str, model: dict[str, Any], slot: tuple[str, ...]) -> None:
+def _wrap_model(
+    cfg: Config, name: str, model: dict[str, Any], slots: dict[str, tuple[str, ...]]
+) -> None:
     host = cfg.get('model')
-    place = model
-    for key in slot[:-1]:
-        place = place[key]
-    _check_kind(cfg, name, place[slot[-1]][HOST], host)
+    kind = next(kind for kind in slots if kind in _KINDS)
+    bases = _check_kind(cfg, name, kind, host)
     # The Runner would give it to the outermost model.
     preprocessor = cfg.pop('data_preprocessor', None)
     if preprocessor is not None:
         host.setdefault('data_preprocessor', preprocessor)
-    place[slot[-1]] = host
+    preprocessor = copy.deepcopy(host.get('data_preprocessor'))
+    if any(base.endswith('.SemiBaseDetector') for base in bases):
+        # Teacher and student are the wrapper's business.
+        host, preprocessor = host['detector'], preprocessor['data_preprocessor']
+    for what, slot in slots.items():
+        place = model
+        for key in slot[:-1]:
+            place = place[key]
+        place[slot[-1]] = host if what == kind else preprocessor
     # Config.merge would mix the keys of both models.
     cfg.model = model
 
 
-def _check_kind(cfg: Config, name: str, kind: str, host: Any) -> None:
+def _check_kind(cfg: Config, name: str, kind: str, host: Any) -> list[str]:
+    """Refuse a host of another kind; return the paths of its class and of its bases."""
     package, module, base = _KINDS[kind]
     article = f'a {kind} of {package}'
     if not isinstance(host, dict):
@@ -203,6 +290,45 @@ def _check_kind(cfg: Config, name: str, kind: str, host: Any) -> None:
             f'--with {name} needs {article}, but the config has model.type={host["type"]!r}: '
             f'leave {name} out'
         )
+    if bases[0].startswith('mmext.plugins.'):
+        raise ValueError(
+            f'--with {name} serves {article}, but the config has model.type={host["type"]!r}, '
+            f"which is another plugin's: leave {name} out"
+        )
+    return bases
+
+
+def _check_data(cfg: Config, name: str, transform: str, mend: str) -> None:
+    if not _has_type(cfg.get('train_dataloader'), transform):
+        raise ValueError(
+            f'--with {name} needs {transform} in train_dataloader, which the config has not: {mend}'
+        )
+
+
+def _has_type(node: Any, kind: str) -> bool:
+    if isinstance(node, dict):
+        found = node.get('type')
+        if found is not None and _short(found) == kind:
+            return True
+        return any(_has_type(value, kind) for value in node.values())
+    return isinstance(node, list | tuple) and any(_has_type(value, kind) for value in node)
+
+
+def _merge_preprocessor(cfg: Config, name: str, changes: dict[str, Any]) -> None:
+    """Into ``model.data_preprocessor`` where there is one, else into the config's."""
+    model = cfg.get('model') or {}
+    inside = isinstance(model.get('data_preprocessor'), dict)
+    present = model['data_preprocessor'] if inside else cfg.get('data_preprocessor') or {}
+    taken = [f'data_preprocessor.{key}' for key in changes if present.get(key) is not None]
+    if 'batch_augments' in changes and (model.get('train_cfg') or {}).get('augments'):
+        taken.append('model.train_cfg.augments')
+    if taken:
+        raise ValueError(
+            f'--with {name} sets data_preprocessor.{", ".join(changes)}, but the config has '
+            f'{", ".join(taken)}: leave out one of them'
+        )
+    merged = {'data_preprocessor': changes}
+    cfg.merge_from_dict({'model': merged} if inside else merged)
 
 
 def _folder() -> Path:

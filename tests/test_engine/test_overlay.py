@@ -59,6 +59,21 @@ def test_the_optimizer_wrapper_is_mapped(fragments, kind, mapped):
     assert overlay.apply(cfg, ['ternary']).optim_wrapper.type == mapped
 
 
+def test_each_of_several_optimizer_wrappers_is_mapped(fragments):
+    members = dict(
+        generator=dict(optimizer=dict(type='Adam')),
+        discriminator=dict(type='AmpOptimWrapper', optimizer=dict(type='SGD')),
+    )
+    cfg = host(optim_wrapper=dict(constructor='X', **members))
+    result = overlay.apply(cfg, ['ternary']).optim_wrapper
+    assert result.constructor == 'X' and 'type' not in result and 'clip_factor' not in result
+    assert result.generator == dict(
+        optimizer=dict(type='Adam'), type='mmext.TernGradOptimWrapper', clip_factor=2.5
+    )
+    assert result.discriminator.type == 'mmext.TernGradAmpOptimWrapper'
+    assert result.discriminator.clip_factor == 2.5
+
+
 def test_a_model_is_wrapped_with_its_preprocessor(fragments):
     cfg = host(data_preprocessor=dict(mean=[1.0]))
     result = overlay.apply(cfg, ['wrap'])
@@ -83,7 +98,7 @@ def test_conflicts_name_both_and_the_key(fragments):
         ({}, ['ternari'], 'no overlay .ternari.; choose from noise, ternary, wrap'),
         ({}, ['noise', 'noise'], 'noise is given twice'),
         ({'optim_wrapper': dict(type='ApexOptimWrapper', optimizer={})}, ['ternary'], 'Apex'),
-        ({'optim_wrapper': dict(constructor='X', gen={})}, ['ternary'], 'one optimizer'),
+        ({'optim_wrapper': dict(constructor='X', gen={})}, ['ternary'], 'config with an optimizer'),
         (
             {'default_scope': 'mmdet', 'model': dict(type='FCOS')},
             ['wrap'],
@@ -96,6 +111,148 @@ def test_conflicts_name_both_and_the_key(fragments):
 def test_what_cannot_be_served_is_one_error(fragments, keys, names, named):
     with pytest.raises(ValueError, match=named):
         overlay.apply(host(**keys), names)
+
+
+SEMI = dict(
+    default_scope='mmdet',
+    model=dict(
+        type='SoftTeacher',
+        detector=dict(type='FCOS', data_preprocessor=dict(type='DetDataPreprocessor', mean=[1])),
+        data_preprocessor=dict(
+            type='MultiBranchDataPreprocessor',
+            data_preprocessor=dict(type='DetDataPreprocessor', mean=[1]),
+        ),
+        semi_train_cfg=dict(freeze_teacher=True),
+    ),
+    train_dataloader=dict(
+        dataset=dict(datasets=[dict(pipeline=[dict(type='mmdet.MultiBranch', sup=[])])])
+    ),
+    custom_hooks=[dict(type='MeanTeacherHook'), dict(type='EMAHook')],
+    val_cfg=dict(type='TeacherStudentValLoop'),
+)
+
+
+@pytest.fixture
+def detectors(fragments):
+    fragments(
+        'pair',
+        """
+_needs_ = dict(transform='MultiBranch', mend='take a semi-supervised config, or leave pair out')
+_replaces_ = ['MeanTeacherHook']
+model = dict(
+    type='mmext.P',
+    detector=dict(_host_='detector'),
+    data_preprocessor=dict(type='Multi', data_preprocessor=dict(_host_='data_preprocessor')),
+)
+custom_hooks = [dict(type='mmext.PairHook')]
+val_cfg = dict(type='ValLoop')
+""",
+    )
+    fragments(
+        'attack',
+        "_host_ = 'classifier'\n"
+        "data_preprocessor = dict(batch_augments=dict(augments=dict(type='mmext.A')))",
+    )
+
+
+def test_a_semi_supervised_host_gives_its_detector(detectors):
+    result = overlay.apply(host(**SEMI), ['pair'])
+    inner = dict(type='DetDataPreprocessor', mean=[1])
+    assert result.model == dict(
+        type='mmext.P',
+        detector=dict(type='FCOS', data_preprocessor=inner),
+        data_preprocessor=dict(type='Multi', data_preprocessor=inner),
+    )
+    assert [hook.type for hook in result.custom_hooks] == ['EMAHook', 'mmext.PairHook']
+    assert result.val_cfg == dict(type='ValLoop')
+    assert not {'_needs_', '_replaces_', '_host_'} & set(result)
+
+
+def test_a_plain_detector_with_branches_is_wrapped_and_no_loop_is_added(detectors):
+    plain = {**SEMI, 'model': SEMI['model']['detector'], 'val_cfg': None}
+    result = overlay.apply(host(**plain), ['pair'])
+    inner = dict(type='DetDataPreprocessor', mean=[1])
+    assert result.model.detector == SEMI['model']['detector']
+    assert result.model.data_preprocessor.data_preprocessor == inner
+    # A copy: a change of one must not reach the other.
+    assert result.model.data_preprocessor.data_preprocessor is not (
+        result.model.detector.data_preprocessor
+    )
+    assert result.val_cfg is None
+
+
+def test_training_data_without_the_transform_are_refused(detectors):
+    cfg = host(**{**SEMI, 'train_dataloader': dict(dataset=dict(type='CocoDataset'))})
+    with pytest.raises(ValueError, match='pair needs MultiBranch in train_dataloader.*leave pair'):
+        overlay.apply(cfg, ['pair'])
+
+
+@pytest.mark.parametrize('inside', [True, False])
+def test_the_preprocessor_is_changed_where_the_host_keeps_it(detectors, inside):
+    cfg = host()
+    (cfg.model if inside else cfg).data_preprocessor = dict(mean=[1.0])
+    result = overlay.apply(cfg, ['attack'])
+    merged = dict(mean=[1.0], batch_augments=dict(augments=dict(type='mmext.A')))
+    place, other = (result.model, result) if inside else (result, result.model)
+    assert place.data_preprocessor == merged and 'data_preprocessor' not in other
+
+
+@pytest.mark.parametrize('names', [['wrap', 'attack'], ['attack', 'wrap']])
+def test_a_wrapper_takes_what_others_have_changed_along(detectors, names):
+    result = overlay.apply(host(data_preprocessor=dict(mean=[1.0])), names)
+    assert result.model.classifier.data_preprocessor == dict(
+        mean=[1.0], batch_augments=dict(augments=dict(type='mmext.A'))
+    )
+
+
+@pytest.mark.parametrize(
+    'change, named',
+    [
+        (dict(data_preprocessor=dict(batch_augments=[1])), 'data_preprocessor.batch_augments'),
+        (
+            dict(model=dict(type='ImageClassifier', train_cfg=dict(augments=[1]))),
+            'model.train_cfg.augments',
+        ),
+    ],
+)
+def test_batch_augments_of_the_host_are_a_conflict(detectors, change, named):
+    with pytest.raises(ValueError, match=f'attack sets .* config has {named}: leave out one'):
+        overlay.apply(host(**change), ['attack'])
+
+
+def test_overlays_for_hosts_of_two_kinds_name_both(detectors):
+    message = 'pair and attack cannot be combined: pair needs a detector, attack a classifier'
+    with pytest.raises(ValueError, match=message):
+        overlay.apply(host(**SEMI), ['pair', 'attack'])
+    with pytest.raises(ValueError, match='attack needs a classifier of mmpretrain.*SoftTeacher'):
+        overlay.apply(host(**SEMI), ['attack'])
+
+
+def test_what_an_overlay_keeps_no_other_may_set(fragments, detectors):
+    fragments('jealous', "_keeps_ = ['data_preprocessor.batch_augments']\na = dict(b=1)")
+    fragments('modest', "_keeps_ = ['data_preprocessor.batch', 'a.b']\na = dict(b=1)")
+    message = 'attack and jealous .* attack sets data_preprocessor.batch_augments, which jealous'
+    for names in (['attack', 'jealous'], ['jealous', 'attack']):
+        with pytest.raises(ValueError, match=message):
+            overlay.apply(host(), names)
+    # Neither its own keys nor longer names.
+    assert overlay.apply(host(), ['attack', 'modest']).a.b == 1
+
+
+def test_what_an_overlay_serves(detectors):
+    served = {name: overlay.serves(name) for name in ('noise', 'wrap', 'pair', 'attack')}
+    assert served == dict(noise=None, wrap='classifier', pair='detector', attack='classifier')
+
+
+def test_the_model_of_another_plugin_is_not_wrapped(fragments):
+    model = dict(type='mmext.MATClassifier', classifier=dict(type='ImageClassifier'))
+    with pytest.raises(ValueError, match="wrap serves a class.*'mmext.MATClassifier'.*leave wrap"):
+        overlay.apply(host(model=model), ['wrap'])
+
+
+def test_the_model_of_another_plugin_is_not_changed_from_outside(detectors):
+    with pytest.raises(ValueError, match="attack serves a class.*another plugin's: leave attack"):
+        overlay.apply(host(model=dict(type='mmext.MATClassifier')), ['attack'])
 
 
 def test_options_come_after_overlays(fragments, tmp_path):
@@ -117,3 +274,43 @@ def test_the_difference_shows_only_what_changed(fragments):
     text = overlay.difference(cfg, overlay.apply(cfg, ['ternary']))
     assert "+    type='mmext.TernGradOptimWrapper')" in text and '-' in text
     assert overlay.difference(cfg, cfg) == ''
+
+
+SOFT_TEACHER = 'mmdet::soft_teacher/soft-teacher_faster-rcnn_r50-caffe_fpn_180k_semi-0.1-coco.py'
+
+
+def test_the_shipped_overlay_of_cst_takes_a_mean_teacher_of_mmdet():
+    cfg = launch.load_config(SOFT_TEACHER, overlays=['cst', 'terngrad', 'smoothout'])
+    assert cfg.model.type == 'mmext.CycleSelfTraining' and cfg.model.detector.type == 'FasterRCNN'
+    kinds = [hook.type for hook in cfg.custom_hooks]
+    assert kinds == ['mmext.SmoothOutHook', 'mmext.CycleTeacherHook',
+                     'mmext.DistributionConsistencyHook']  # fmt: skip
+    assert cfg.val_cfg.type == 'ValLoop'
+    cfg.model.detector.backbone.init_cfg = None
+    from mmengine.registry import MODELS, init_default_scope
+
+    init_default_scope('mmdet')
+    assert len(MODELS.build(cfg.model).students) == 2
+
+
+@pytest.mark.parametrize(
+    'config, names, message',
+    [
+        ('mmpretrain::lenet/lenet5_mnist.py', ['cst'], 'cst needs a detector of mmdet.*Image'),
+        ('mmdet::fcos/fcos_r50-caffe_fpn_gn-head_1x_coco.py', ['cst'], 'needs MultiBranch'),
+        ('mmdet::fcos/fcos_r50-caffe_fpn_gn-head_1x_coco.py', ['guided_cw'], 'needs a classifier'),
+        (SOFT_TEACHER, ['cst', 'mat'], 'cst and mat cannot be combined'),
+        ('mmext::mat/mat-mixed_lenet_digits.py', ['randomized_smoothing'], "'mmext.MATClassifier'"),
+        ('mmext::cst/cst_fcos_r18_digits.py', ['cst'], "'mmext.CycleSelfTraining'"),
+        ('mmext::terngrad/terngrad_lenet_digits.py', ['terngrad'], 'TernGradOptimWrapper'),
+    ],
+)
+def test_shipped_overlays_refuse_hosts_they_cannot_serve(config, names, message):
+    with pytest.raises(ValueError, match=message):
+        launch.load_config(config, overlays=names)
+
+
+def test_every_overlay_has_a_host():
+    assert {'cst', 'guided_cw', 'mat', 'smoothout', 'terngrad'} <= set(overlay.available())
+    assert overlay.serves('cst') == 'detector' and overlay.serves('guided_cw') == 'classifier'
+    assert overlay.serves('terngrad') is None

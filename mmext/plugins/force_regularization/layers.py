@@ -8,6 +8,7 @@ from mmengine.hooks import Hook
 from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner
 from torch import nn
+from torch.nn.utils.parametrize import is_parametrized
 from torch.optim import Optimizer
 
 from mmext.engine import phases
@@ -58,6 +59,8 @@ def filter_layers(
         name: module
         for name, module in model.named_modules()
         if isinstance(module, kinds)
+        # Spectral norm: to ask for such a weight moves its state, and no optimizer has it.
+        and not is_parametrized(module, 'weight')
         and module.weight.requires_grad
         and module.weight.shape[0] // getattr(module, 'groups', 1) > 1
     }

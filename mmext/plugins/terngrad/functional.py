@@ -387,7 +387,8 @@ def _sigma(grad: Tensor) -> float | Tensor:
     if count < 2:
         return 0.0
     flat = flat.float()
-    mean, square = float(flat.sum()) / count, float(flat.dot(flat)) / count
+    # Not dot: BLAS rounds by the place in memory, and buckets of DDP differ after a resume.
+    mean, square = float(flat.sum()) / count, float(torch.linalg.vector_norm(flat)) ** 2 / count
     variance = square - mean * mean
     # The fast sums are float32: not enough where the mean or the exponent drowns the variance.
     if variance > 1e-3 * square and 1e-30 < square < 1e30:

@@ -1,0 +1,199 @@
+"""Method cards: uniform sections, commands that parse, claims that have results, fresh tables."""
+
+import argparse
+import json
+import re
+import runpy
+import shlex
+import sys
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT / 'projects'))
+import compatibility  # noqa: E402
+from plugin_settings import OUTSIDE, PLUGINS  # noqa: E402
+
+SECTIONS = ('Idea', 'Use it in an existing project', 'Hyper-parameters', 'Cost', 'Composes with',
+            'Claims', 'Citation')  # fmt: skip
+CARDS = {path.parent.name: path for path in sorted((ROOT / 'configs').glob('*/README.md'))}
+TARGETS = set(re.findall(r'^([a-z-]+):', (ROOT / 'Makefile').read_text(), re.MULTILINE))
+
+
+class ParsedError(Exception):
+    """Raised in the place of what a tool does after reading its command line."""
+
+
+@cache
+def parses(command: str) -> None:
+    """Check the files and the arguments of a command as it stands in a document."""
+    words = shlex.split(command, comments=True)
+    assert '...' not in words, f'{command}: give the whole command'
+    if words[0] == 'make':
+        assert {word for word in words[1:] if '=' not in word} <= TARGETS, command
+        for plugin in (word.removeprefix('PLUGIN=') for word in words if 'PLUGIN=' in word):
+            assert (ROOT / 'projects' / plugin / 'reproduce.py').exists(), command
+        return
+    script = ROOT / words[1]
+    assert script.is_file(), f'{command}: there is no {words[1]}'
+    for word in words[2:]:
+        # Work dirs and checkpoints are the reader's, files of the repository are ours.
+        if word.startswith(('configs/', 'projects/', 'tools/', 'tests/')):
+            assert (ROOT / word).exists(), f'{command}: there is no {word}'
+    if script.suffix == '.sh':
+        return
+    if 'argparse' not in script.read_text():
+        assert len(words) == 2, f'{command}: {words[1]} takes no arguments'
+        return
+    assert re.search(r'\.parse_(known_)?args\(', script.read_text()), f'{command}: who parses it?'
+    parse = argparse.ArgumentParser.parse_args
+    parse_known = argparse.ArgumentParser.parse_known_args
+
+    def stop(parser, *args, **kwargs):
+        # What a program does not know it may hand on to others; parse_args refuses it.
+        with pytest.MonkeyPatch.context() as inner:
+            inner.setattr(argparse.ArgumentParser, 'parse_known_args', parse_known)
+            parse(parser, *args, **kwargs)
+        raise ParsedError
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(argparse.ArgumentParser, 'parse_args', stop)
+        patch.setattr(argparse.ArgumentParser, 'parse_known_args', stop)
+        patch.setattr(sys, 'argv', [words[1], *words[2:]])
+        patch.setattr(sys, 'path', [str(script.parent), *sys.path])
+        try:
+            runpy.run_path(str(script), run_name='__main__')
+        except ParsedError:
+            return
+        except SystemExit as error:
+            pytest.fail(f'{command}: exit code {error.code}, see standard error')
+    pytest.fail(f'{command}: the program never reads its command line')
+
+
+def commands(text: str) -> list[str]:
+    """Commands of a Markdown text: in code blocks and between backticks."""
+    found = []
+    for block in re.findall(r'```bash\n(.*?)```', text, re.DOTALL):
+        found += block.replace('\\\n', ' ').splitlines()
+    rest = re.sub(r'```.*?```', '', text, flags=re.DOTALL)
+    found += [' '.join(code.split()) for code in re.findall(r'`([^`]+)`', rest)]
+    started = ('python tools/', 'python projects/', 'make ', 'bash tools/')
+    return [command.strip() for command in found if command.strip().startswith(started)]
+
+
+def sections(text: str) -> dict[str, str]:
+    """Title -> text of the sections of the second level."""
+    parts = re.split(r'^## (.+)\n', text, flags=re.MULTILINE)[1:]
+    return dict(zip(parts[::2], parts[1::2], strict=True))
+
+
+@pytest.mark.parametrize('plugin', CARDS)
+def test_a_card_has_all_sections_in_order_and_none_is_empty(plugin):
+    text = CARDS[plugin].read_text()
+    found = sections(text)
+    assert tuple(found) == SECTIONS
+    for title, content in found.items():
+        assert len(content.split()) > 5, f'{plugin}: {title}'
+    assert re.search(r'^> \[.+\]\(https://arxiv\.org/abs/[\d.]+\)', text, re.MULTILINE)
+    assert '**Ours**' in found['Idea']
+    assert f'<!-- composes:{plugin} -->' in found['Composes with']
+
+
+@pytest.mark.parametrize('plugin', CARDS)
+def test_commands_of_a_card_parse(plugin, capsys):
+    found = commands(CARDS[plugin].read_text())
+    assert found, f'{plugin}: the card has no command'
+    for command in found:
+        parses(command)
+
+
+@pytest.mark.parametrize('plugin', CARDS)
+def test_files_that_a_card_names_exist(plugin):
+    text = CARDS[plugin].read_text()
+    named = re.findall(r'`((?:configs|projects|tools|mmext|docs)/[\w./-]+\.\w+)`', text)
+    named += [
+        str((CARDS[plugin].parent / link.partition('#')[0]).resolve().relative_to(ROOT))
+        for link in re.findall(r'\]\((?!https?:|#)([^)]+)\)', text)
+    ]
+    missing = [path for path in named if not (ROOT / path).exists()]
+    assert not missing
+
+
+@pytest.mark.parametrize('plugin', CARDS)
+def test_every_row_of_the_claims_has_a_result_with_a_command_that_parses(plugin, capsys):
+    pattern = r'<!-- claims:(\w+) -->\n(.*?)<!-- /claims -->'
+    block = re.search(pattern, CARDS[plugin].read_text(), re.DOTALL)
+    assert block[1] == plugin
+    rows = [line for line in block[2].splitlines() if line.startswith('| ')][1:]
+    results = [
+        json.loads(path.read_text())
+        for path in (ROOT / 'projects' / plugin / 'results').glob('*.json')
+    ]
+    for row in rows:
+        matching = [result for result in results if row.startswith(f'| {result["claim"]}')]
+        assert len(matching) == 1, row[:80]
+        assert f'`{matching[0]["command"]}`' in row
+        parses(matching[0]['command'])
+
+
+def test_commands_of_the_other_documents_parse(capsys):
+    # The guide for authors makes a plugin of its own first.
+    for path in (ROOT / 'README.md', *(ROOT / 'docs').glob('co*.md')):
+        for command in commands(path.read_text()):
+            # Options in brackets and shell variables are for the reader to fill in.
+            if not set(command) & set('[$|<'):
+                parses(command)
+
+
+def test_broken_commands_are_noticed(capsys):
+    for command, said in (
+        ('python tools/trian.py CONFIG', 'there is no tools/trian.py'),
+        ('python tools/train.py CONFIG --wiht terngrad', 'exit code 2'),
+        ('python tools/train.py configs/nothing.py', 'there is no configs/nothing.py'),
+        ('make reproduce PLUGIN=nothing', 'nothing'),
+        ('make coffee', 'coffee'),
+        ('python projects/cst/reproduce.py --fast', 'takes no arguments'),
+    ):
+        with pytest.raises((AssertionError, pytest.fail.Exception), match=said):
+            parses(command)
+    text = 'a `python tools/x.py\n y` b\n```bash\nmake demo  # all\n```\n`mmext.X`'
+    assert commands(text) == ['make demo  # all', 'python tools/x.py y']
+
+
+def test_the_compatibility_page_and_the_cards_are_fresh():
+    assert compatibility.refresh(check=True) == []
+
+
+def test_metadata_is_complete_and_decides_every_pair():
+    plugins = compatibility.metadata()
+    assert set(CARDS) == set(plugins)
+    for name, block in plugins.items():
+        assert set(block) == set(compatibility.KEYS), name
+        others = {path.parent.name for path in (ROOT / 'mmext/plugins').glob('*/__init__.py')}
+        assert {*block['Composes With'], *block['Refuses']} <= others - {name}
+    undecided = [pair for pair, verdict in in_the_kit().items() if verdict is None]
+    assert not undecided
+
+
+def test_every_plugin_is_in_the_kit_or_says_why_not():
+    missing = set(compatibility.metadata()) - {row.name for row in PLUGINS}
+    assert missing == set(OUTSIDE) and all(OUTSIDE.values())
+
+
+def test_the_record_covers_every_plugin_and_pair():
+    """What the page says is tested: nothing failed, nothing is missing."""
+    record = json.loads(compatibility.RECORD.read_text())
+    for pair, verdict in in_the_kit().items():
+        outcome = record['pairs'][' + '.join(pair)]
+        assert outcome.startswith({'composes': 'passed', 'refuses': 'refused: '}[verdict]), pair
+    assert set(record['checks']) == {row.name for row in PLUGINS}
+    for outcomes in record['checks'].values():
+        assert not [outcome for outcome in outcomes.values() if outcome.startswith('failed')]
+
+
+def in_the_kit():
+    """Verdicts about pairs of plugins that the kit trains."""
+    names = {row.name for row in PLUGINS}
+    return {p: verdict for p, verdict in compatibility.verdicts().items() if set(p) <= names}
