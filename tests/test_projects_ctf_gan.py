@@ -1,0 +1,92 @@
+"""The study of ctf_gan: the quick form, going on after a kill, the verdict."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+
+@pytest.fixture
+def study(root, monkeypatch):
+    monkeypatch.syspath_prepend(str(root / 'projects/ctf_gan'))
+    import study
+
+    yield study
+    sys.modules.pop('study')
+
+
+def test_the_study_runs_and_goes_on(root, tmp_path):
+    kept = {p: p.read_bytes() for p in (root / 'projects/ctf_gan/results').glob('*')}
+    command = [sys.executable, root / 'projects/ctf_gan/reproduce.py', '--quick', '--work',
+               tmp_path]  # fmt: skip
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-2000:]
+    for name in ('digits', 'glyphs'):
+        result = json.loads((tmp_path / f'results/{name}.json').read_text())
+        assert [row['method'] for row in result['rows']][0] == 'SN-GAN 100 %'
+        assert len(result['rows']) == 6 and 'seed' in result['why']
+        assert result['rows'][5]['metrics']['FID-C']['mean'] > 0
+        assert 'n_real=' in result['data']['protocol'][0]
+        assert (tmp_path / f'results/{name}_samples.png').stat().st_size > 10_000
+    records = tmp_path / 'digits/records.jsonl'
+    whole = records.read_text()
+    lines = whole.splitlines(keepends=True)
+    records.write_text(''.join(lines[:6]) + lines[6][:20])
+    again = subprocess.run([*command, '--set', 'digits'], capture_output=True, text=True)
+    assert again.returncode == 0, again.stderr[-2000:]
+    assert 'digits: 1 of 6 trainings left' in again.stdout
+    first, second = (json.loads(text.splitlines()[6]) for text in (whole, records.read_text()))
+    for key, value in first['found'].items():
+        # Resumed at its last iteration: the same generator, measured again.
+        expected = value if isinstance(value, str) else pytest.approx(value, rel=1e-4)
+        assert second['found'][key] == expected
+    assert {p: p.read_bytes() for p in (root / 'projects/ctf_gan/results').glob('*')} == kept
+
+
+def rows(study, ours, baseline):
+    """A table in which FID-C and IS-C of two methods are given as lists of values."""
+    from evidence import summary
+
+    made = []
+    for method in study.METHODS:
+        fid, score = ours if method == study.OURS else baseline
+        metrics = {'FID-C': summary(fid), 'IS-C': summary(score), 'accuracy': summary([50.0])}
+        made.append({'method': method, 'metrics': metrics})
+    return made
+
+
+@pytest.mark.parametrize(
+    'ours, baseline, verdict',
+    [
+        (([1.0, 1.1, 0.9], [9.0, 9.1, 8.9]), ([2.0, 2.1, 1.9], [8.0, 8.1, 7.9]), 'met'),
+        (([1.0, 1.1, 0.9], [7.0, 7.1, 6.9]), ([2.0, 2.1, 1.9], [8.0, 8.1, 7.9]), 'partly'),
+        (([3.0, 3.1, 2.9], [7.0, 7.1, 6.9]), ([2.0, 2.1, 1.9], [8.0, 8.1, 7.9]), 'not met'),
+        # Better, but the seeds scatter more.
+        (([1.0, 4.0, 0.5], [8.1, 9.9, 7.0]), ([2.0, 3.1, 0.9], [8.0, 6.1, 9.9]), 'not met'),
+    ],
+)
+def test_the_verdict_follows_from_the_rows(study, ours, baseline, verdict):
+    found, why = study.judge(rows(study, ours, baseline))
+    assert found == verdict and '3 seeds' in why and 'standard error' in why
+
+
+def test_the_six_methods_differ_as_the_table_says(study):
+    found = {}
+    for method in study.METHODS:
+        cfg = study.load('ctf-gan-ssl_digits.py', quick=False)
+        study.configure(cfg, method, 0, {})
+        parts = cfg.train_dataloader.dataset.datasets
+        found[method] = (
+            parts[0].hq_ratio, len(parts), cfg.model.transfer is not None,
+            cfg.model.self_supervision is not None, cfg.train_dataloader.batch_size,
+            'transfer' in cfg.optim_wrapper,
+        )  # fmt: skip
+    assert list(found.values()) == [
+        (1.0, 1, False, False, 32, False),
+        (0.7, 1, False, False, 32, False),
+        (0.7, 2, False, False, 32, False),
+        (0.7, 1, False, True, 32, False),
+        (0.7, 2, True, False, 32, True),
+        (0.7, 2, True, True, 32, True),
+    ]
