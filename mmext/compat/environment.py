@@ -36,6 +36,8 @@ _OPENCV = (
     'opencv-contrib-python-headless',
 )
 
+_SHARED_MIB = 256
+
 
 @dataclass(frozen=True)
 class Finding:
@@ -309,6 +311,46 @@ def check_configs() -> Iterator[Finding]:
             yield Finding('mmext:: configs', 'ok', 'found')
 
 
+def check_shared_memory() -> Iterator[Finding]:
+    """Room for the batches of dataloader workers; containers get 64 MiB unless told otherwise."""
+    try:
+        room = os.statvfs('/dev/shm')
+    except (AttributeError, OSError):  # not Linux
+        return
+    size = room.f_frsize * room.f_blocks / 2**20
+    if size < _SHARED_MIB:
+        yield Finding(
+            'shared memory',
+            'warning',
+            f'/dev/shm has {size:.0f} MiB: workers of a dataloader may die with a bus error',
+            'start the container with --shm-size=2g or --ipc=host, or train with num_workers=0',
+        )
+
+
+def check_plugins() -> Iterator[Finding]:
+    """Which plugins of mmext have all packages that they need."""
+    registry, _ = _try_import('mmext.registry')
+    if registry is None:  # check_mmcv_ops says why
+        return
+    ready = []
+    for name in sorted({owner.split('.')[2] for owner in registry.OWNERS if '.plugins.' in owner}):
+        prefix = f'mmext.plugins.{name}'
+        lacking: dict[str, list[str]] = {}
+        for module, (packages, extra) in registry.NEEDS.items():
+            if module == prefix or module.startswith(f'{prefix}.'):
+                for package in packages:
+                    if find_spec(package) is None and package not in lacking.get(extra, ()):
+                        lacking.setdefault(extra, []).append(package)
+        if not lacking:
+            ready.append(name)
+            continue
+        packages = ', '.join(dict.fromkeys(one for group in lacking.values() for one in group))
+        extras = ','.join(lacking)
+        detail = f"needs {packages} for some or all of it: pip install 'mmext[{extras}]'"
+        yield Finding(f'plugin {name}', 'info', detail)
+    yield Finding('plugins', 'ok' if ready else 'info', f'ready: {", ".join(ready) or "none"}')
+
+
 #: The checks in the order of the report.
 CHECKS: tuple[Callable[[], Iterator[Finding]], ...] = (
     check_python,
@@ -319,7 +361,9 @@ CHECKS: tuple[Callable[[], Iterator[Finding]], ...] = (
     check_known_traps,
     check_opencv,
     check_numpy,
+    check_shared_memory,
     check_configs,
+    check_plugins,
 )
 
 

@@ -223,6 +223,27 @@ def test_configs_that_are_not_found(monkeypatch):
     assert item.status == 'error' and 'mmext::_base_/default_runtime.py' in item.detail
 
 
+@pytest.mark.parametrize(('mib', 'warned'), [(64, True), (8192, False)])
+def test_little_shared_memory_is_a_warning(monkeypatch, mib, warned):
+    room = SimpleNamespace(f_frsize=4096, f_blocks=mib * 256)
+    monkeypatch.setattr(environment.os, 'statvfs', lambda path: room, raising=False)
+    found = list(environment.check_shared_memory())
+    assert [item.status for item in found] == ['warning'] * warned
+    assert all(f'{mib} MiB' in item.detail and '--shm-size' in item.mend for item in found)
+
+
+def test_plugins_that_lack_a_package_name_the_extra(monkeypatch, simulate):
+    owners = ('mmext.plugins.mat', 'mmext.plugins.mat_two.part', 'mmext.engine.hooks')
+    needs = {'mmext.plugins.mat': (('nowhere', 'json'), 'pretrain'),
+             'mmext.plugins.mat.loop': (('nowhere', 'lost'), 'video')}  # fmt: skip
+    registry = SimpleNamespace(OWNERS=dict.fromkeys(owners, ()), NEEDS=needs)
+    simulate({}, {'mmext.registry': registry})
+    found = list(environment.check_plugins())
+    assert [item.check for item in found] == ['plugin mat', 'plugins']
+    assert found[0].status == 'info' and 'needs nowhere, lost for' in found[0].detail
+    assert "'mmext[pretrain,video]'" in found[0].detail and found[1].detail == 'ready: mat_two'
+
+
 def test_importing_the_module_needs_the_standard_library_only():
     imported = {name.partition('.')[0] for name in vars(environment) if not name.startswith('_')}
     assert not imported & {'torch', 'mmengine', 'rich', 'numpy', 'mmext'}

@@ -29,6 +29,34 @@ from importlib.metadata import metadata, version
 assert version('mmext') == mmext.__version__ and metadata('mmext')['Name'] == 'mmext'
 print(home)
 """
+# What `mim train mmext CONFIG` does: find the package by its metadata, the tool in .mim, and the
+# config by its name anywhere in the package, which must be there once.
+MIM = """
+import os, subprocess, sys
+from importlib.metadata import distribution
+from importlib.util import find_spec
+from pathlib import Path
+assert distribution('mmext').metadata['Name'] == 'mmext'
+home = Path(find_spec('mmext').submodule_search_locations[0])
+files = [Path(folder) / name for folder, _, names in os.walk(home, followlinks=True)
+         for name in names]
+(tool,) = [file for file in files if file.parts[-3:] == ('.mim', 'tools', 'train.py')]
+known = subprocess.run([sys.executable, tool, '--help'], capture_output=True, text=True).stdout
+# With --gpus in the help, mim would pass it.
+assert '--launcher' in known and '--gpus' not in known, known
+names = [file.name for file in files]
+for config in (home / '.mim/configs').rglob('*.py'):
+    if not {'_base_', 'overlays'} & set(config.parts):
+        assert names.count(config.name) == 1, config
+config = next(file for file in files if file.name == 'terngrad_lenet_digits.py')
+subprocess.run(
+    [sys.executable, tool, config, '--launcher', 'none', '--with', 'smoothout', '--work-dir',
+     sys.argv[1], '--cfg-options', 'train_cfg.max_epochs=1', 'train_dataloader.batch_size=4',
+     'train_dataloader.num_workers=0', 'train_dataloader.persistent_workers=False',
+     'train_dataloader.dataset.indices=8', 'val_cfg=None', 'val_dataloader=None',
+     'val_evaluator=None', 'default_hooks.checkpoint.interval=1'],
+    check=True)
+"""
 # Ignored by git or none of a source distribution's business.
 LEAVE = shutil.ignore_patterns(
     '.git', 'data', 'work_dirs', 'build', '*.egg-info', '.mim', '__pycache__'
@@ -76,6 +104,14 @@ def test_configs_tools_and_fallback_come_with_the_package(source, tmp_path, edit
     home = Path(done.stdout.strip().splitlines()[-1])
     assert home.is_relative_to(source if editable else tmp_path / 'env')
     assert (home / '.mim/configs').is_symlink() == editable
+    if not editable:
+        done = subprocess.run(
+            [python, '-c', MIM, tmp_path / 'run'], cwd=tmp_path, capture_output=True, text=True,
+            env={**environment, 'OMP_NUM_THREADS': '1'},
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr[-3000:]
+        assert (tmp_path / 'run/epoch_1.pth').exists()
+        assert 'smoothout/strength' in done.stdout + done.stderr
     off = subprocess.run(
         [python, '-c', 'import mmcv.ops'], env={**environment, 'MMEXT_MMCV_OPS': 'off'},
         cwd=tmp_path, capture_output=True, text=True,

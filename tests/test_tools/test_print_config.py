@@ -65,3 +65,22 @@ def test_the_difference_is_what_the_options_change(print_config, capsys):
     changed = [line for line in capsys.readouterr().out.splitlines() if line[:1] in '+-']
     assert changed == ['--- before', '+++ after', '-lr = 0.1', '+lr = 0.2', '-    dict(width=2),',
                        '+    dict(width=7),']  # fmt: skip
+
+
+def test_the_difference_from_another_config(print_config, config, capsys):
+    print_config('--diff', str(Path(config).with_name('base.py')))
+    changed = [line for line in capsys.readouterr().out.splitlines() if line[:1] in '+-']
+    assert '-lr = 0.1' in changed and "-model = dict(depth=18, type='A')" in changed
+    assert "+model = dict(depth=50, type='A')" in changed
+
+
+def test_what_an_overlay_adds(print_config, tmp_path, capsys):
+    (tmp_path / 'mine.py').write_text("custom_hooks = [dict(type='mmext.IterSeedHook')]")
+    print_config('--with', str(tmp_path / 'mine.py'), '--diff')
+    assert "dict(type='mmext.IterSeedHook')" in capsys.readouterr().out
+
+
+def test_a_difference_is_not_written_to_a_file(print_config, capsys):
+    with pytest.raises(SystemExit, match='2'):
+        print_config('--diff', '--out', 'all.py')
+    assert 'choose one' in capsys.readouterr().err
