@@ -1,0 +1,6 @@
+# Office-Caltech-10, caltech to dslr.
+_base_ = './_base_/office_caltech.py'
+
+train_dataloader = dict(dataset=dict(source=dict(domain='caltech'), target=dict(domain='dslr')))
+val_dataloader = dict(dataset=dict(domain='dslr'))
+test_dataloader = dict(dataset=dict(domain='dslr'))

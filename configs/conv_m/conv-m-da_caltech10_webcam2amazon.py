@@ -1,0 +1,6 @@
+# Office-Caltech-10, webcam to amazon.
+_base_ = './_base_/office_caltech.py'
+
+train_dataloader = dict(dataset=dict(source=dict(domain='webcam'), target=dict(domain='amazon')))
+val_dataloader = dict(dataset=dict(domain='amazon'))
+test_dataloader = dict(dataset=dict(domain='amazon'))

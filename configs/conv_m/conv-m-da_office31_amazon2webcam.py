@@ -1,0 +1,6 @@
+# Office-31, amazon to webcam.
+_base_ = './_base_/office.py'
+
+train_dataloader = dict(dataset=dict(source=dict(domain='amazon'), target=dict(domain='webcam')))
+val_dataloader = dict(dataset=dict(domain='webcam'))
+test_dataloader = dict(dataset=dict(domain='webcam'))

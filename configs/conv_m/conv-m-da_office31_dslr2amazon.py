@@ -1,0 +1,6 @@
+# Office-31, dslr to amazon.
+_base_ = './_base_/office.py'
+
+train_dataloader = dict(dataset=dict(source=dict(domain='dslr'), target=dict(domain='amazon')))
+val_dataloader = dict(dataset=dict(domain='amazon'))
+test_dataloader = dict(dataset=dict(domain='amazon'))

@@ -1,0 +1,98 @@
+"""The study behind `make reproduce PLUGIN=conv_m`, in its short form, killed and continued."""
+
+import json
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+
+@pytest.fixture
+def judge(root, monkeypatch):
+    for folder in ('projects', 'projects/conv_m'):
+        monkeypatch.syspath_prepend(str(root / folder))
+    import judge
+
+    return judge
+
+
+@pytest.mark.timeout(900)
+def test_the_study_goes_on_after_a_kill(root, tmp_path):
+    kept = {p: p.read_bytes() for p in (root / 'projects/conv_m/results').glob('*')}
+    command = [sys.executable, root / 'projects/conv_m/reproduce.py', '--quick', '--work', tmp_path]
+    study = [sys.executable, root / 'projects/conv_m/study.py', *command[2:]]
+    records = tmp_path / 'quick.jsonl'
+    running = subprocess.Popen(study, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    deadline = time.monotonic() + 240
+    while running.poll() is None and time.monotonic() < deadline:
+        # The settings and one run.
+        if records.exists() and records.read_bytes().count(b'\n') >= 2:
+            break
+        time.sleep(0.05)
+    running.send_signal(signal.SIGKILL)
+    running.wait()
+    first = records.read_bytes().splitlines()[:2]
+    assert len(first) == 2
+    missing = 8 - records.read_bytes().count(b'\n')
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-2000:]
+    lines = records.read_bytes().splitlines()
+    assert lines[:2] == first and len(lines) == 8
+    runs = [json.loads(line) for line in lines[1:]]
+    assert len({(run['network'], run['method']) for run in runs}) == 7
+    assert f'1/{missing} ' in done.stdout and 'min left' in done.stdout
+    for claim in ('losses', 'accuracy', 'ability'):
+        result = json.loads((tmp_path / f'results/{claim}.json').read_text())
+        assert result['rows'] and result['verdict'] == 'not testable here'
+    assert (tmp_path / 'results/accuracy.png').stat().st_size > 10_000
+    assert (tmp_path / 'results/features.png').stat().st_size > 10_000
+    assert {p: p.read_bytes() for p in (root / 'projects/conv_m/results').glob('*')} == kept
+
+
+def record(network, method, test, source_test=99.0, task='font2hand', seed=0):
+    rows = [
+        dict(iteration=1, val=90.0, entropy=0.1, information=1.0, snd=2.0, test=test + 3),
+        dict(iteration=2, val=80.0, entropy=0.5, information=2.0, snd=3.0, test=test),
+    ]
+    return dict(task=task, network=network, method=method, seed=seed, test=test, minutes=1.0,
+                source_test=source_test, validations=rows)  # fmt: skip
+
+
+COST = dict(parameters=59.0)
+
+
+def costs(judge):
+    networks = [*judge.runs.NETWORKS, *judge.runs.LARGE]
+    return {n: COST | ({} if n == 'ConvMNet' else dict(parameters=100.0)) for n in networks}
+
+
+@pytest.mark.parametrize(
+    'ours, google, squeeze, verdicts',
+    [
+        (90.0, 90.5, 80.0, ('met', 'met', 'met')),
+        (84.0, 90.0, 88.9, ('not met', 'partly', 'partly')),
+        (86.0, 90.0, 89.5, ('met', 'partly', 'not met')),
+    ],
+)
+def test_verdicts_follow_their_rules(judge, ours, google, squeeze, verdicts):
+    rows = [record('ConvMNet', method, 85.0) for method in judge.SINGLE]
+    rows += [record('ConvMNet', 'all three', ours), record('ConvMNet', 'source only', 60.0)]
+    for network, adapted in (('SmallGoogLeNet', google), ('SmallSqueezeNet', squeeze)):
+        rows += [record(network, 'source only', 50.0), record(network, 'all three', adapted)]
+    found = judge.results(rows, costs(judge))
+    assert tuple(found[claim][1] for claim in ('losses', 'accuracy', 'ability')) == verdicts
+
+
+def test_accuracies_have_honest_names(judge):
+    rows = [record('ConvMNet', 'all three', 90.0)]
+    line = judge.line(judge.group(rows), 'font2hand', 'ConvMNet', 'all three')
+    means = {name: value['mean'] for name, value in line['metrics'].items()}
+    assert means == {
+        'last iteration %': 90.0,
+        'oracle % (chosen with target labels)': 93.0,
+        'chosen by entropy %': 93.0,
+        'chosen by information %': 90.0,
+        'chosen by snd %': 90.0,
+    }
