@@ -46,10 +46,13 @@ def test_dependencies_are_installed_once_per_content(env):
 
 def test_pins_and_stack_reach_pip(env):
     env.dependencies('onedl')
-    command = env.commands[-1]
+    command, last = env.commands[-2:]
     assert str(env.REQUIREMENTS / 'constraints.txt') == command[command.index('-c') + 1]
     assert any(part.endswith('onedl.txt') for part in command)
     assert not any(part.endswith('upstream.txt') for part in command)
+    # torchattacks, whose requirements contradict Flower's.
+    assert '--no-deps' in last and '--no-deps' not in command
+    assert str(env.REQUIREMENTS / 'constraints.txt') == last[last.index('-c') + 1]
 
 
 def test_an_interrupted_install_is_started_again(env, monkeypatch):
