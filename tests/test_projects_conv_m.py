@@ -13,9 +13,14 @@ import pytest
 def judge(root, monkeypatch):
     for folder in ('projects', 'projects/conv_m'):
         monkeypatch.syspath_prepend(str(root / folder))
+    # Other projects have scripts of these names.
+    for name in ('judge', 'runs'):
+        sys.modules.pop(name, None)
     import judge
 
-    return judge
+    yield judge
+    for name in ('judge', 'runs'):
+        sys.modules.pop(name, None)
 
 
 @pytest.mark.timeout(900)

@@ -10,6 +10,8 @@ import pytest
 @pytest.fixture
 def study(root, monkeypatch):
     monkeypatch.syspath_prepend(str(root / 'projects/ctf_gan'))
+    # Other projects have a script of this name.
+    sys.modules.pop('study', None)
     import study
 
     yield study

@@ -121,6 +121,7 @@ def main() -> None:
     stylizer = STYLIZERS.build(dict(type='mmext.WaveletStylizer'))
     errors = {name: WarpingError(frames) for name, frames in clips.items()}
     styles = STYLES[:1] if args.quick else STYLES
+    shown = 'every 4th' if args.quick else 'every 16th'
     done = records(args, 'quality', {'clips': {k: len(v) for k, v in clips.items()}})
     known = {(row['style'], row['clip']) for row in done.rows}
     for style in styles:
@@ -145,7 +146,7 @@ def main() -> None:
                     made, reference, frames, errors[clip], seams[setting]
                 )
                 shares[name, setting] = 100 * run.counts.keys / len(frames)
-                if setting in ('every 16th', 'every 4th') and name != 'affine, global':
+                if setting == shown and name != 'affine, global':
                     row.append((name, made[8 if len(frames) > 16 else 2]))
             at = 8 if len(frames) > 16 else 2
             for name, images in (('network on every frame', reference), ('original', frames)):
@@ -155,7 +156,7 @@ def main() -> None:
                 shares[name, ''] = 100.0
             if style == STYLES[0]:
                 first = [('original', frames[at]), ('every frame', reference[at])]
-                keep_pictures(args, clip, first + row[:4])
+                keep_pictures(args, clip, first + row)
             done.append([
                 {'style': style, 'clip': clip, 'method': name, 'setting': setting,
                  'share': shares[name, setting],
