@@ -145,7 +145,7 @@ def table(plugin: str) -> str:
     for path in sorted((ROOT / 'projects' / plugin / 'results').glob('*.json')):
         result = json.loads(path.read_text())
         rows = result['rows']
-        measured = (
+        cell = (
             '<br>'.join(_row(row) for row in rows)
             if len(rows) <= MOST_ROWS
             else f'[{len(rows)} rows](../../projects/{plugin}/README.md#{path.stem})'
@@ -153,7 +153,7 @@ def table(plugin: str) -> str:
         paper = f' (paper: {result["paper"]})' if result['paper'] else ''
         device = result['hardware']['gpu'] or f'{result["hardware"]["cores"]} CPU cores'
         lines.append(
-            f'| {result["claim"]}{paper} | {measured} | {device} | **{result["verdict"]}**: '
+            f'| {result["claim"]}{paper} | {cell} | {device} | **{result["verdict"]}**: '
             f'{result["why"]} | `{result["command"]}` |'
         )
     return '\n'.join(lines) + '\n'

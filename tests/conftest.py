@@ -1,5 +1,6 @@
 """Settings every test shares."""
 
+import importlib
 import sys
 from pathlib import Path
 
@@ -17,6 +18,26 @@ def pytest_configure(config):
 def root() -> Path:
     """Root of the checkout."""
     return ROOT
+
+
+@pytest.fixture
+def import_script(root, monkeypatch):
+    """Function that imports a script of a project; several have a ``study`` or ``runs``."""
+
+    def forget() -> None:
+        for name, module in list(sys.modules.items()):
+            file = getattr(module, '__file__', None)
+            if file and Path(file).is_relative_to(root / 'projects'):
+                del sys.modules[name]
+
+    def load(project: str, name: str):
+        for folder in ('projects', f'projects/{project}'):
+            monkeypatch.syspath_prepend(str(root / folder))
+        return importlib.import_module(name)
+
+    forget()
+    yield load
+    forget()
 
 
 @pytest.fixture(scope='session')

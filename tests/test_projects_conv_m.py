@@ -10,17 +10,8 @@ import pytest
 
 
 @pytest.fixture
-def judge(root, monkeypatch):
-    for folder in ('projects', 'projects/conv_m'):
-        monkeypatch.syspath_prepend(str(root / folder))
-    # Other projects have scripts of these names.
-    for name in ('judge', 'runs'):
-        sys.modules.pop(name, None)
-    import judge
-
-    yield judge
-    for name in ('judge', 'runs'):
-        sys.modules.pop(name, None)
+def judge(import_script):
+    return import_script('conv_m', 'judge')
 
 
 @pytest.mark.timeout(900)

@@ -8,14 +8,8 @@ import pytest
 
 
 @pytest.fixture
-def study(root, monkeypatch):
-    monkeypatch.syspath_prepend(str(root / 'projects/ctf_gan'))
-    # Other projects have a script of this name.
-    sys.modules.pop('study', None)
-    import study
-
-    yield study
-    sys.modules.pop('study')
+def study(import_script):
+    return import_script('ctf_gan', 'study')
 
 
 def test_the_study_runs_and_goes_on(root, tmp_path):
