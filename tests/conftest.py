@@ -2,10 +2,12 @@
 
 import importlib
 import sys
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 import torch
+from project_scripts import PROJECTS, importable
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -21,23 +23,18 @@ def root() -> Path:
 
 
 @pytest.fixture
-def import_script(root, monkeypatch):
-    """Function that imports a script of a project; several have a ``study`` or ``runs``."""
+def import_script():
+    """Function that imports a script of a project, by the names of both."""
+    with ExitStack() as stack:
 
-    def forget() -> None:
-        for name, module in list(sys.modules.items()):
-            file = getattr(module, '__file__', None)
-            if file and Path(file).is_relative_to(root / 'projects'):
-                del sys.modules[name]
+        def load(project: str, name: str):
+            if project not in entered:
+                stack.enter_context(importable(PROJECTS / project))
+                entered.add(project)
+            return importlib.import_module(name)
 
-    def load(project: str, name: str):
-        for folder in ('projects', f'projects/{project}'):
-            monkeypatch.syspath_prepend(str(root / folder))
-        return importlib.import_module(name)
-
-    forget()
-    yield load
-    forget()
+        entered: set[str] = set()
+        yield load
 
 
 @pytest.fixture(scope='session')

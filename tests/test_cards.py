@@ -15,6 +15,7 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / 'projects'))
 import compatibility  # noqa: E402
 from plugin_settings import OUTSIDE, PLUGINS  # noqa: E402
+from project_scripts import importable  # noqa: E402
 
 SECTIONS = ('Idea', 'Use it in an existing project', 'Hyper-parameters', 'Cost', 'Composes with',
             'Claims', 'Citation')  # fmt: skip
@@ -62,9 +63,10 @@ def parses(command: str) -> None:
         patch.setattr(argparse.ArgumentParser, 'parse_args', stop)
         patch.setattr(argparse.ArgumentParser, 'parse_known_args', stop)
         patch.setattr(sys, 'argv', [words[1], *words[2:]])
-        patch.setattr(sys, 'path', [str(script.parent), *sys.path])
+        patch.syspath_prepend(str(script.parent))
         try:
-            runpy.run_path(str(script), run_name='__main__')
+            with importable(script.parent):
+                runpy.run_path(str(script), run_name='__main__')
         except ParsedError:
             return
         except SystemExit as error:

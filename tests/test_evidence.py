@@ -7,11 +7,8 @@ import pytest
 
 
 @pytest.fixture
-def evidence(root, monkeypatch):
-    monkeypatch.syspath_prepend(str(root / 'projects'))
-    import evidence
-
-    return evidence
+def evidence(import_script):
+    return import_script('cst', 'evidence')
 
 
 def test_no_claims_table_is_stale(evidence):

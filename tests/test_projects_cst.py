@@ -1,12 +1,12 @@
 """The scripts behind `make demo` and `make reproduce PLUGIN=cst`."""
 
-import importlib
 import json
 import os
 import signal
 import subprocess
 import sys
 import time
+from functools import partial
 
 import pytest
 import torch
@@ -24,12 +24,10 @@ def test_cost_study_runs(root, tmp_path):
 
 
 @pytest.fixture
-def script(root, monkeypatch):
+def script(import_script, monkeypatch):
     """Import a script of projects/cst; configs are not formatted, which takes seconds each."""
-    for folder in ('projects', 'projects/cst'):
-        monkeypatch.syspath_prepend(str(root / folder))
     monkeypatch.setattr(Config, 'pretty_text', property(lambda cfg: repr(cfg._cfg_dict)))
-    return importlib.import_module
+    return partial(import_script, 'cst')
 
 
 def test_study_trains_compares_and_skips_what_is_done(script, tmp_path, capsys):

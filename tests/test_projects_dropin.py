@@ -21,13 +21,9 @@ THREE = {'terngrad', 'smoothout', 'force_regularization'}
 
 
 @pytest.fixture
-def zoo(root, monkeypatch):
+def zoo(import_script):
     """The scripts of the study as modules."""
-    monkeypatch.syspath_prepend(str(root / 'projects'))
-    monkeypatch.syspath_prepend(str(root / 'projects/dropin'))
-    import zoo
-
-    return zoo
+    return import_script('dropin', 'zoo')
 
 
 def run(*command, cwd):

@@ -11,12 +11,9 @@ import pytest
 import torch
 
 
-@pytest.fixture(scope='module')
-def measures(root):
-    sys.path.insert(0, str(root / 'projects/mvstylizer'))
-    import measures
-
-    return measures
+@pytest.fixture
+def measures(import_script):
+    return import_script('mvstylizer', 'measures')
 
 
 def test_the_studies_run(root, tmp_path):
@@ -63,12 +60,10 @@ def test_edge_ssim_sees_structure_and_not_contrast(measures):
     assert measures.edge_ssim(pale, image) > 0.9 > measures.edge_ssim(blurred, image)
 
 
-def test_published_weights_are_those_of_the_checkpoint(root, tmp_path):
-    sys.path.insert(0, str(root / 'projects/mvstylizer'))
-    from publish import publish
-
+def test_published_weights_are_those_of_the_checkpoint(import_script, tmp_path):
     from mmext.registry import MODELS
 
+    publish = import_script('mvstylizer', 'publish').publish
     model = MODELS.build(dict(type='mmext.MetaSmoothing', weights=None))
     torch.save({'state_dict': model.state_dict(), 'meta': {}}, tmp_path / 'iter_1.pth')
     path, digest = publish('MetaSmoothing', tmp_path / 'iter_1.pth', tmp_path)

@@ -1,8 +1,8 @@
 """The scripts behind `make reproduce PLUGIN=smoothout`."""
 
-import importlib
 import json
 import sys
+from functools import partial
 
 import pytest
 import torch
@@ -11,15 +11,11 @@ from mmengine.optim import OptimWrapper
 
 
 @pytest.fixture
-def script(root, monkeypatch):
+def script(import_script, monkeypatch):
     """Import a script of projects/smoothout; configs are not formatted, which takes seconds."""
     pytest.importorskip('mmpretrain', reason='needs the extra "pretrain"')
-    for folder in ('projects', 'projects/smoothout'):
-        monkeypatch.syspath_prepend(str(root / folder))
     monkeypatch.setattr(Config, 'pretty_text', property(lambda cfg: repr(cfg._cfg_dict)))
-    yield importlib.import_module
-    for name in ('landscape', 'overhead', 'generalisation', 'sam', 'evidence'):
-        sys.modules.pop(name, None)
+    return partial(import_script, 'smoothout')
 
 
 def run(script, monkeypatch, name, *options):

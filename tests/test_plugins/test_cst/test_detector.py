@@ -3,7 +3,7 @@ import copy
 import numpy as np
 import pytest
 import torch
-from detectors import FAMILIES, batch, build, cycle, fcos, sample
+from cst_detectors import FAMILIES, batch, build, cycle, fcos, sample
 from mmengine.structures import InstanceData
 
 from mmext.plugins.cst.early_backward import early_backward

@@ -6,9 +6,9 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from cst_runs import CONFIG
 from mmengine.config import Config
 from mmengine.runner import Runner
-from runs import CONFIG
 
 from mmext.datasets.coco_split import split_coco
 

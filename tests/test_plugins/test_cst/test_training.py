@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 import torch
+from cst_runs import config, hook
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
-from runs import config, hook
 
 from mmext.plugins.cst.functional import ramp
 
@@ -234,7 +234,7 @@ def test_hooks_refuse_another_model(scenes, tmp_path):
 def test_two_ranks_stay_identical_and_sequential_backward_changes_nothing(
     two_ranks, scenes, tmp_path
 ):
-    two_ranks(Path(__file__).with_name('rank_worker.py'), scenes, tmp_path)
+    two_ranks(Path(__file__).with_name('cst_rank_worker.py'), scenes, tmp_path)
     first, second = (state_of(tmp_path / f'rank{rank}-False.pth') for rank in (0, 1))
     # BN statistics are each rank's own, as everywhere in MMDetection.
     shared = [k for k in first if 'running' not in k and 'num_batches' not in k]

@@ -6,7 +6,7 @@ import math
 
 import pytest
 import torch
-from detectors import FAMILIES, NUM_CLASSES, atss, build, faster_rcnn, fcos, retinanet, sample
+from cst_detectors import FAMILIES, NUM_CLASSES, atss, build, faster_rcnn, fcos, retinanet, sample
 from mmdet.models import dense_heads
 from mmengine.structures import InstanceData
 

@@ -12,14 +12,12 @@ from mmengine.runner import Runner
 
 
 @pytest.fixture
-def studies(root, monkeypatch):
+def studies(import_script, monkeypatch):
     """Import one of them, with its neighbours."""
-    monkeypatch.syspath_prepend(str(root / 'projects'))
-    monkeypatch.syspath_prepend(str(root / 'projects/terngrad'))
 
     def load(name, *arguments):
         monkeypatch.setattr(sys, 'argv', [name, *map(str, arguments)])
-        return __import__(name)
+        return import_script('terngrad', name)
 
     return load
 

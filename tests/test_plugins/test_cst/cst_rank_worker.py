@@ -4,8 +4,8 @@ import sys
 from pathlib import Path
 
 import torch
+from cst_runs import config, no_formatting
 from mmengine.runner import Runner
-from runs import config, no_formatting
 
 import mmext  # noqa: F401
 from mmext.compat import distributed
