@@ -25,7 +25,17 @@ PAGE = ROOT / 'docs/compatibility.md'
 RECORD = ROOT / 'docs/compatibility.json'
 SECTION = '## Composes with\n'
 BLOCK = re.compile(r'<!-- composes:\w+ -->\n.*?<!-- /composes -->\n', re.DOTALL)
-KEYS = ('Needs', 'Slots', 'Extra Passes', 'Extra Memory', 'Wire Bits', 'Composes With', 'Refuses')
+KEYS = (
+    'Type',
+    'Takes',
+    'Needs',
+    'Slots',
+    'Extra Passes',
+    'Extra Memory',
+    'Wire Bits',
+    'Composes With',
+    'Refuses',
+)
 
 
 def metadata() -> dict[str, dict[str, Any]]:

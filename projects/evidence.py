@@ -2,8 +2,9 @@
 
 A study calls :func:`write_result`. ``python projects/evidence.py`` rewrites every claims table (a
 block between ``<!-- claims:NAME -->`` and ``<!-- /claims -->`` in a Markdown file) from the JSON
-files, the short table of all verdicts (``<!-- claims:all -->``) and the tables of all values
-(``<!-- measured:NAME -->``); ``--check`` only says which are stale.
+files, the short table of all verdicts (``<!-- claims:all -->``), the tables of all values
+(``<!-- measured:NAME -->``) and the list of plugins (``<!-- plugins:all -->``, with the metafiles);
+``--check`` only says which are stale.
 """
 
 import argparse
@@ -14,14 +15,17 @@ import platform
 import re
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
+import yaml
+
 ROOT = Path(__file__).resolve().parents[1]
 VERDICTS = ('met', 'partly', 'not met', 'not testable here')
 PACKAGES = ('torch', 'torchvision', 'mmengine', 'mmdet', 'mmpretrain', 'numpy')
-BLOCK = re.compile(r'(<!-- (claims|measured):(\w+) -->\n).*?(<!-- /\2 -->)', re.DOTALL)
+BLOCK = re.compile(r'(<!-- (claims|measured|plugins):(\w+) -->\n).*?(<!-- /\2 -->)', re.DOTALL)
 # More rows than this are unreadable in one cell of the claims table.
 MOST_ROWS = 4
 
@@ -195,6 +199,28 @@ def verdicts() -> str:
     return '\n'.join(lines) + '\n'
 
 
+def plugins() -> str:
+    """One line for each plugin, from its metafile and its verdicts, in Markdown."""
+    lines = [
+        _line(['plugin', 'main type', 'paper', 'for', 'verdicts on its claims']),
+        '|---|---|---|---|---|',
+    ]
+    for path in sorted(ROOT.glob('configs/*/metafile.yml')):
+        plugin = path.parent.name
+        collection = yaml.safe_load(path.read_text())['Collections'][0]
+        about, paper = collection['Plugin'], collection['Paper']
+        results = ROOT.glob(f'projects/{plugin}/results/*.json')
+        found = Counter(json.loads(result.read_text())['verdict'] for result in results)
+        verdicts = ', '.join(f'{found[name]} {name}' for name in VERDICTS if found[name])
+        lines.append(
+            _line([
+                f'[{plugin}](configs/{plugin}/README.md)', f'`{about["Type"]}`',
+                f'[{paper["Title"]}]({paper["URL"]})', about['Takes'], verdicts or 'none yet',
+            ])
+        )  # fmt: skip
+    return '\n'.join(lines) + '\n'
+
+
 def _line(cells: Sequence[str]) -> str:
     return f'| {" | ".join(cells)} |'
 
@@ -215,6 +241,8 @@ def _row(row: dict) -> str:
 
 def _filled(block: re.Match[str]) -> str:
     opening, kind, name, closing = block.groups()
+    if kind == 'plugins':
+        return opening + plugins() + closing
     if kind == 'measured':
         return opening + measured(name) + closing
     return opening + (verdicts() if name == 'all' else table(name)) + closing

@@ -14,6 +14,7 @@ Examples:
 import argparse
 import keyword
 import re
+import subprocess
 import sys
 from pathlib import Path
 
@@ -104,10 +105,6 @@ def fields(name: str, title: str | None, paper: str, root: Path) -> dict[str, st
 def insertions(name: str, told: dict[str, str]) -> dict[str, tuple[str, str]]:
     """Shared file -> (pattern, entry): the entry goes right behind what the pattern finds."""
     owner = f"    'mmext.plugins.{name}': ('{told['CLASS']}',),\n"
-    row = (
-        f'| [{name}](configs/{name}/README.md) | `mmext.{told["CLASS"]}` | '
-        f'[{told["TITLE"]}]({told["URL"]}) | works; its claims are not judged yet |\n'
-    )
     settings = (
         f"    PluginSettings('{name}', {{'mmext.{told['CLASS']}': 'HOOKS'}}, hosts.classifier, "
         f"'{name}'),\n"
@@ -121,7 +118,6 @@ def insertions(name: str, told: dict[str, str]) -> dict[str, tuple[str, str]]:
     return {
         'mmext/registry.py': (r'^OWNERS: .*= \{\n(?:.*\n)*?(?=^\}\n)', owner),
         'model-index.yml': (r'\A(?:.*\n)+', f'  - configs/{name}/metafile.yml\n'),
-        'README.md': (r'^\| plugin \| main type .*\n(?:\|.*\n)+', row),
         'tests/plugin_settings.py': (r'^PLUGINS = \[\n(?:.*\n)*?(?=^\]\n)', settings),
     }
 
@@ -159,13 +155,17 @@ def _targets(name: str, root: Path) -> dict[str, Path]:
 def main(argv: list[str] | None = None) -> None:
     """Write the plugin; exit with code 2 on mistakes in the command line."""
     args = parse_args(argv)
+    root = args.root.resolve()
     try:
-        written = create(args.name, args.title, args.paper, args.root.resolve())
+        written = create(args.name, args.title, args.paper, root)
     except (ValueError, FileNotFoundError) as error:
         sys.stderr.write(f'new_plugin.py: error: {error}\n')
         raise SystemExit(2) from error
+    if (root / 'projects/evidence.py').exists():
+        # The list of plugins in README.md is made of the metafiles.
+        subprocess.run([sys.executable, str(root / 'projects/evidence.py')], check=True)
     for path in written:
-        sys.stdout.write(f'{path.relative_to(args.root.resolve())}\n')
+        sys.stdout.write(f'{path.relative_to(root)}\n')
     sys.stdout.write('next: docs/add_a_plugin.md\n')
 
 
