@@ -63,10 +63,10 @@ def test_study_trains_compares_and_skips_what_is_done(script, tmp_path, capsys):
 )
 def test_verdict_of_the_study_follows_the_rule(script, cst, twice, verdict):
     mean = dict(supervised=25.0, mean_teacher=30.0, soft_teacher=29.0, mean_teacher_2x=twice,
-                cst_none=31.0, cst_js=cst)  # fmt: skip
+                cst_none=31.0, cst_js=cst, **{'cst_js fused': 33.0})  # fmt: skip
     titles = {name: name for name in mean}
     found, why = script('study_report').judge(mean, titles)
-    assert found == verdict and 'mean_teacher' in why
+    assert found == verdict and 'mean_teacher (+3.0 with both teachers fused)' in why
     del mean['mean_teacher_2x']
     assert script('study_report').judge(mean, titles)[0] == 'not met'
 

@@ -2,7 +2,7 @@
 _base_ = [
     '../_base_/models/fcos_r18_digits.py',
     '../_base_/datasets/digit_scenes_semi.py',
-    '../_base_/schedules/digits_1k.py',
+    '../_base_/schedules/digits_1400it.py',
     '../_base_/default_runtime.py',
 ]
 
@@ -14,7 +14,7 @@ model = dict(
     ),
     semi_train_cfg=dict(
         score_thr=0.5,
-        ignore_score_thr=0.2,
+        ignore_score_thr=0.25,
         score_power=0.5,
         # Without it every sixth pseudo-box is a second class for an object that has one.
         agnostic_nms_iou=0.6,
@@ -29,16 +29,16 @@ custom_hooks = [
     *_base_.custom_hooks,
     dict(
         type='mmext.CycleTeacherHook',
-        momentum=0.008,
-        burn_in=400,
-        ramp_up=100,
+        momentum=0.004,
+        burn_in=600,
+        ramp_up=200,
         handover='average',
         clip_grad=dict(max_norm=10),
     ),
     dict(type='mmext.DistributionConsistencyHook'),
 ]
 val_cfg = dict(_delete_=True, type='mmext.CycleValLoop', networks=['teacher1', 'teacher2'])
-auto_scale_lr = dict(base_batch_size=12)
+auto_scale_lr = dict(base_batch_size=16)
 # A checkpoint has the batch-norm statistics of rank 0, by which the teachers predict: without this
 # the other ranks would resume with different ones.
 model_wrapper_cfg = dict(type='MMDistributedDataParallel', broadcast_buffers=True)

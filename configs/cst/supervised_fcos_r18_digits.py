@@ -2,7 +2,7 @@
 _base_ = [
     '../_base_/models/fcos_r18_digits.py',
     '../_base_/datasets/digit_scenes.py',
-    '../_base_/schedules/digits_1k.py',
+    '../_base_/schedules/digits_1400it.py',
     '../_base_/default_runtime.py',
 ]
 

@@ -2,5 +2,5 @@
 # MNIST; this one was chosen on the validation split.
 _base_ = './lenet_digits.py'
 
-force = dict(type='mmext.ForceRegularizationHook', strength=1e-2, kind='l1')
+force = dict(type='mmext.ForceRegularizationHook', strength=3e-3, kind='l1')
 custom_hooks = [*_base_.custom_hooks, force]

@@ -3,7 +3,7 @@ _base_ = './resnet20_glyphs.py'
 
 force = dict(
     type='mmext.ForceRegularizationHook',
-    strength=3e-4,
+    strength=3.5e-4,
     kind='l2',
     exclude=[r'^backbone\.conv1$', 'downsample'],
 )

@@ -51,7 +51,7 @@ class SceneSettings:
         ValueError: A value is out of its range.
     """
 
-    size: int = 64
+    size: int = 80
     train: int = 2000
     val: int = 300
     test: int = 300
@@ -84,7 +84,7 @@ def render_digit_scene(
     """Render scene number ``index`` (from 0) of a split.
 
     Depends on the split, the seed, the size and the index alone; not on how many scenes there
-    are. Costs a few ms at 64 pixels.
+    are. Costs a few ms at 80 pixels.
 
     Returns:
         The scene, and the label 0..9 of each of its boxes, int64 ``(n,)``.

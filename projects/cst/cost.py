@@ -158,7 +158,7 @@ def main() -> None:
         command='make reproduce PLUGIN=cst',
         data={
             'set': 'digit scenes',
-            'batch': '4 labelled (for each student) + 4 unlabelled, 64 px',
+            'batch': '4 labelled (for each student) + 8 unlabelled, 80 px',
         },
         seeds=[0],
         rows=[

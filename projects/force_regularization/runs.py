@@ -90,13 +90,10 @@ def accuracy(runner: Runner, model: nn.Module, split: str) -> float:
 
 
 def finetune(
-    cfg: Config, model: nn.Module, epochs: int, work_dir: Path, seed: int, interval: int
+    cfg: Config, model: nn.Module, work_dir: Path, seed: int, interval: int
 ) -> tuple[Runner, Curve]:
-    """Train a low-rank model with the schedule of ``cfg`` squeezed into ``epochs``."""
+    """Train a low-rank model by the schedule of ``cfg``."""
     cfg = Config(copy.deepcopy(cfg._cfg_dict))
-    cfg.train_cfg.update(max_epochs=epochs, val_interval=epochs)
-    for scheduler in cfg.param_scheduler:
-        scheduler.T_max = epochs
     # MMEngine initialises models when the training begins, so weights come by a file.
     work_dir.mkdir(parents=True, exist_ok=True)
     cfg.load_from = str(work_dir / 'lowrank.pth')

@@ -15,7 +15,7 @@ meta = dict(classes=tuple('0123456789'))
 branches = ['sup', 'unsup_teacher', 'unsup_student']
 keys = ('img_id', 'img_path', 'ori_shape', 'img_shape', 'scale_factor', 'homography_matrix')
 pack = dict(type='PackDetInputs', meta_keys=keys)
-resize = dict(type='Resize', scale=(64, 64), keep_ratio=True)
+resize = dict(type='Resize', scale=(80, 80), keep_ratio=True)
 
 def dataset(ann_file, pipeline, labelled):
     return dict(

@@ -30,7 +30,7 @@ geometry = [
     [dict(type='TranslateY', max_mag=0.15)],
 ]
 meta_keys = ('img_id', 'img_path', 'ori_shape', 'img_shape', 'scale_factor', 'homography_matrix')
-resize = dict(type='Resize', scale=(64, 64), keep_ratio=True)
+resize = dict(type='Resize', scale=(80, 80), keep_ratio=True)
 augment_labelled = [
     dict(type='LoadImageFromFile'),
     dict(type='LoadAnnotations', with_bbox=True),

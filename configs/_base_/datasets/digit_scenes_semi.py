@@ -1,5 +1,5 @@
 # Digit scenes for two teacher-student pairs. A step takes 4 labelled images for each student, in
-# orders of their own, and 4 unlabelled ones: a weak view for the teachers and an independent strong
+# orders of their own, and 8 unlabelled ones: a weak view for the teachers and an independent strong
 # view for each student.
 _base_ = ['./digit_scenes.py']
 
@@ -40,7 +40,7 @@ unlabelled = dict(
     ],
 )
 train_dataloader = dict(
-    batch_size=12,
-    sampler=dict(batch_size=12, source_ratio=[1, 1, 1]),
+    batch_size=16,
+    sampler=dict(batch_size=16, source_ratio=[1, 1, 2]),
     dataset=dict(datasets=[labelled_for('sup_student1'), labelled_for('sup_student2'), unlabelled]),
 )

@@ -24,7 +24,7 @@ model = dict(
 
 data_root = 'data/digit_scenes/'
 metainfo = dict(classes=tuple('0123456789'))
-resize = dict(type='Resize', scale=(64, 64), keep_ratio=True)
+resize = dict(type='Resize', scale=(80, 80), keep_ratio=True)
 pipeline = [
     dict(type='LoadImageFromFile'),
     dict(type='LoadAnnotations', with_bbox=True),
