@@ -178,7 +178,9 @@ def run(
         if not free:
             return
         cfg, networks = build(method, settings, percent, seed, thr)
-        forget_other(work_dir, f'{cfg._cfg_dict!r} {settings.images}')
+        # Wherever the checkout lies.
+        told = repr(cfg._cfg_dict).replace(str(ROOT), '')
+        forget_other(work_dir, f'{told} {settings.images}')
         if record.exists():
             return
         print(f'study: {work_dir.name}', flush=True)
