@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
-sys.path.insert(0, str(ROOT / 'projects/terngrad'))
+sys.path.insert(0, str(ROOT / 'projects'))
 
 import links  # noqa: E402
 from system_deployment import MODULE, Deployment  # noqa: E402

@@ -21,7 +21,7 @@ def ranks(tmp_path_factory):
     out = tmp_path_factory.mktemp('ranks')
     command = [sys.executable, str(HERE / 'terngrad_rank_worker.py'), str(out)]
     root = HERE.parents[2]
-    path = os.pathsep.join([str(root), str(root / 'projects/terngrad')])
+    path = os.pathsep.join([str(root), str(root / 'projects')])
     environment = {**os.environ, 'PYTHONPATH': path, 'OMP_NUM_THREADS': '1'}
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=240)
     assert done.returncode == 0, done.stderr[-3000:]
