@@ -40,6 +40,9 @@ def test_a_config_builds_its_model_without_downloads(config, quick_lookups):
     cfg = Config.fromfile(ROOT / config)
     init_default_scope(cfg.default_scope)
     options = re.sub(r"'sequential_backward': \w+,? ?", '', repr(cfg.model))
+    if 'train_cfg' in cfg:
+        kinds = [hook.type for hook in cfg.get('custom_hooks', [])]
+        assert 'mmext.PlainCheckpointHook' in kinds, 'its checkpoints hold objects of MMEngine'
     if options in BUILT:
         return
     model = MODELS.build(cfg.model)

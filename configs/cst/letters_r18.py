@@ -57,7 +57,11 @@ default_hooks = dict(
     logger=dict(type='LoggerHook', interval=50),
     checkpoint=dict(type='CheckpointHook', interval=1, max_keep_ckpts=1),
 )
-custom_hooks = [dict(type='mmext.RichProgressHook'), dict(type='mmext.CurvesHook')]
+custom_hooks = [
+    dict(type='mmext.RichProgressHook'),
+    dict(type='mmext.CurvesHook'),
+    dict(type='mmext.PlainCheckpointHook'),
+]
 visualizer = dict(
     type='UniversalVisualizer', vis_backends=[dict(type='LocalVisBackend')], name='visualizer'
 )

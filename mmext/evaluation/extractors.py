@@ -30,8 +30,9 @@ class InceptionExtractor(Extractor):
     """Inception-v3 of FID as a TorchScript file that the user has.
 
     The file takes uint8 (N, 3, H, W), resizes by itself, and gives 2048 features with
-    ``return_features=True`` and class probabilities without, as the file
-    ``inception-2015-12-05.pt`` of StyleGAN's authors does. Grey images are repeated.
+    ``return_features=True`` and class probabilities with ``no_output_bias=True`` (the Inception
+    score of the literature leaves that bias out), as the file ``inception-2015-12-05.pt`` of
+    StyleGAN's authors does. Grey images are repeated.
 
     Args:
         path: Of the file.
@@ -61,7 +62,7 @@ class InceptionExtractor(Extractor):
         if images.shape[1] == 1:
             images = images.expand(-1, 3, -1, -1)
         network = self.network.to(images.device)
-        return network(images, return_features=True), network(images)
+        return network(images, return_features=True), network(images, no_output_bias=True)
 
 
 class ClassifierExtractor(Extractor):

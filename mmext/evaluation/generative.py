@@ -49,7 +49,8 @@ def inception_score(probabilities: np.ndarray, splits: int = 1) -> tuple[float, 
 
     Args:
         probabilities: (n, k), rows sum to 1.
-        splits: Equal parts, each scored by itself, in 1..n.
+        splits: Equal parts, each scored by itself, in 1..n. Rows go to parts in an order drawn
+            once and for all: rows sorted by class would give parts of few classes.
 
     Raises:
         ValueError: ``splits`` is out of range.
@@ -57,7 +58,8 @@ def inception_score(probabilities: np.ndarray, splits: int = 1) -> tuple[float, 
     if not 1 <= splits <= len(probabilities):
         raise ValueError(f'splits={splits} must be in 1..{len(probabilities)}, the samples')
     scores = []
-    for part in np.array_split(probabilities.astype(np.float64), splits):
+    order = np.random.default_rng(derive_seed(0, 'inception score')).permutation(len(probabilities))
+    for part in np.array_split(probabilities[order].astype(np.float64), splits):
         marginal = part.mean(0)
         with np.errstate(divide='ignore', invalid='ignore'):
             terms = np.where(part > 0, part * (np.log(part) - np.log(marginal)), 0)

@@ -8,7 +8,7 @@ sys.path[:0] = [str(Path(__file__).resolve().parents[1])]
 import runs  # noqa: E402
 from evidence import summary  # noqa: E402
 
-SINGLE = ('DANN', 'DAN', 'label adaptation alone')
+SINGLE = ('adversarial (as DANN)', 'MMD (as DAN)', 'label adaptation alone')
 ALL = 'all three'
 SOURCE = 'source only'
 #: Accuracy points within which two are taken as equal.
@@ -143,7 +143,7 @@ def accuracy(
 
 def ability(records: dict, tasks: list[str]) -> tuple[list[dict], str, str]:
     """Gain over source only: what a network loses against the GoogLeNet-style one."""
-    table = [line(records, *key) for key in records if key[2] in (SOURCE, 'DAN', ALL)]
+    table = [line(records, *key) for key in records if key[2] in (SOURCE, 'MMD (as DAN)', ALL)]
     lost = {}
     for network in ('SmallSqueezeNet', 'ConvMNet'):
         differences = []

@@ -51,8 +51,8 @@ BATCH_NORM = 'target in batch norm alone'
 METHODS: dict[str, tuple[str, ...]] = {
     'source only': (),
     BATCH_NORM: ('mmd',),
-    'DANN': ('adversarial',),
-    'DAN': ('mmd',),
+    'adversarial (as DANN)': ('adversarial',),
+    'MMD (as DAN)': ('mmd',),
     'label adaptation alone': ('label',),
     'RTN-like (without adversarial)': ('mmd', 'label'),
     'without MMD': ('adversarial', 'label'),

@@ -27,7 +27,7 @@ from mmext.engine.records import Records  # noqa: E402
 
 SEEDS = [0, 1, 2, 3, 4]
 #: Methods of the networks to compare with; ConvMNet has all.
-COMPARED = ('source only', 'DAN', 'all three')
+COMPARED = ('source only', 'MMD (as DAN)', 'all three')
 #: Runs whose features are drawn.
 EMBEDDED = [('font2hand', 'ConvMNet', method, 0) for method in ('source only', 'all three')]
 CLAIMS = {

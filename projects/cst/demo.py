@@ -80,7 +80,7 @@ def prepare(out: Path) -> None:
     import torch
     from mmengine.runner import find_latest_checkpoint
 
-    state = torch.load(find_latest_checkpoint(work_dir), map_location='cpu', weights_only=False)
+    state = torch.load(find_latest_checkpoint(work_dir), map_location='cpu', weights_only=True)
     BACKBONE.parent.mkdir(parents=True, exist_ok=True)
     draft = BACKBONE.with_suffix('.tmp')
     torch.save({'state_dict': state['state_dict']}, draft)

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import scipy.linalg
 
+from mmext.engine.rng import derive_seed
 from mmext.evaluation import generative as G
 
 
@@ -58,12 +59,14 @@ def test_inception_score():
     assert G.inception_score(np.full((20, 5), 0.2))[0] == pytest.approx(1)
     assert G.inception_score(np.tile(np.eye(5)[0], (20, 1)))[0] == pytest.approx(1), 'collapse'
     rows = np.random.default_rng(0).dirichlet(np.ones(4), 30)
-    parts = [rows[:10], rows[10:20], rows[20:]]
+    order = np.random.default_rng(derive_seed(0, 'inception score')).permutation(30)
+    parts = np.split(rows[order], 3)
     scores = [
         math.exp(np.mean([sum(p * math.log(p / q) for p, q in zip(row, part.mean(0), strict=True))
                           for row in part]))
         for part in parts
     ]  # fmt: skip
+    assert G.inception_score(np.eye(10).repeat(100, 0), splits=10)[0] > 9, 'sorted by class'
     mean, spread = G.inception_score(rows, splits=3)
     assert (mean, spread) == (pytest.approx(np.mean(scores)), pytest.approx(np.std(scores)))
     with pytest.raises(ValueError, match='splits=31'):

@@ -34,6 +34,7 @@ custom_hooks = [
     dict(type='mmext.AccuracyReportHook'),
     dict(type='mmext.RichProgressHook'),
     dict(type='mmext.CurvesHook'),
+    dict(type='mmext.PlainCheckpointHook'),
 ]
 log_processor = dict(by_epoch=False)
 # Labels of the target's validation split are read by the accuracy alone.

@@ -1,5 +1,5 @@
 # Adaptation on Office: all images of both domains, tested on the target (the usual protocol). Needs
-# the weights of conv-m-4p1m_8xb32_in1k.py. Batches, rates and schedule as DAN and RTN.
+# the weights of conv-m-4p1m_8xb32_in1k.py. Rates and schedule as DAN and RTN.
 _base_ = '../../_base_/cls_runtime.py'
 
 num_classes = 31
@@ -81,5 +81,6 @@ custom_hooks = [
     dict(type='mmext.AccuracyReportHook'),
     dict(type='mmext.RichProgressHook'),
     dict(type='mmext.CurvesHook'),
+    dict(type='mmext.PlainCheckpointHook'),
 ]
 log_processor = dict(by_epoch=False)

@@ -11,6 +11,7 @@ custom_hooks = [
     dict(type='mmext.IterSeedHook'),
     dict(type='mmext.RichProgressHook'),
     dict(type='mmext.CurvesHook'),
+    dict(type='mmext.PlainCheckpointHook'),
     dict(type='mmext.LabelHistogramHook'),
     dict(type='mmext.SampleGridHook', interval=500),
 ]

@@ -28,6 +28,7 @@ custom_hooks = [
     dict(type='mmext.IterSeedHook'),
     dict(type='mmext.RichProgressHook'),
     dict(type='mmext.CurvesHook'),
+    dict(type='mmext.PlainCheckpointHook'),
 ]
 env_cfg = dict(
     cudnn_benchmark=False,

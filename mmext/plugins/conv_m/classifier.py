@@ -121,10 +121,10 @@ class DomainAdaptationClassifier(ImageClassifier):
         of_source = Domain(features[source], logits[source])
         of_target = Domain(features[target], logits[target])
         learnt = of_source.logits
-        if self._label_adaptation is not None:
-            learnt = self.da_losses[self._label_adaptation].source_logits(learnt)
-        losses = self.head._get_loss(learnt, source_samples)
         progress = training_progress()
+        if self._label_adaptation is not None:
+            learnt = self.da_losses[self._label_adaptation].source_logits(learnt, progress)
+        losses = self.head._get_loss(learnt, source_samples)
         for name, module in self.da_losses.items():
             found = module(of_source, of_target, progress)
             losses.update({f'{name}.{key}': value for key, value in found.items()})

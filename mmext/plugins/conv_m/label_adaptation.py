@@ -15,9 +15,10 @@ class LabelAdaptation(DomainLoss):
 
     The head is the target's classifier f_T, which predictions use; the source learns with
     ``f_S = f_T + r(f_T)``, where r is two small layers. The loss is the entropy of f_T on the
-    target. A model that calls the whole target one class has none: use it together with a loss that
-    brings the domains together, let it begin late where the network starts from scratch (RTN starts
-    from a trained one), and watch ``select/information``.
+    target. Before ``begin`` there is neither (ours): f_T itself learns the source. A model that
+    calls the whole target one class has no entropy: use it together with a loss that brings the
+    domains together, let it begin late where the network starts from scratch (RTN starts from a
+    trained one), and watch ``select/information``.
 
     Args:
         num_classes: Outputs of the head.
@@ -56,13 +57,22 @@ class LabelAdaptation(DomainLoss):
         for layer in self.residual[::2]:
             normal_init(layer, std=0.01)
 
-    def source_logits(self, logits: Tensor) -> Tensor:
-        """Logits of the source's classifier from those of the target's, ``(M, K)``."""
+    def source_logits(self, logits: Tensor, progress: float) -> Tensor:
+        """Logits of the source's classifier from those of the target's, ``(M, K)``.
+
+        Args:
+            logits: ``(M, K)``.
+            progress: Share of the training that is done, in [0, 1].
+
+        Raises:
+            ValueError: K is not ``num_classes``.
+        """
         if logits.shape[1] != self.num_classes:
             raise ValueError(
                 f'LabelAdaptation: num_classes={self.num_classes}, the head gives {logits.shape[1]}'
             )
-        return logits + self.residual(logits)
+        # Times 0 instead of left out: under DDP every parameter takes part in every step.
+        return logits + float(progress >= self.begin) * self.residual(logits)
 
     def compute(self, source: Domain, target: Domain, progress: float) -> dict[str, Tensor]:
         """Loss, and the entropy itself in nats."""

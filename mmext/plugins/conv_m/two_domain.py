@@ -10,6 +10,8 @@ from mmengine.registry import DATASETS as HOST_DATASETS
 from mmext.datasets.streams import MultiSourceSampler, SeededConcatDataset
 from mmext.registry import DATA_SAMPLERS, DATASETS
 
+from .drop_label import DropLabel
+
 DOMAINS = ('source', 'target')
 
 
@@ -27,7 +29,7 @@ class TwoDomainDataset(SeededConcatDataset):
         seed: Of the augmentations, see ``mmext.SeededConcatDataset``.
 
     Raises:
-        ValueError: A domain is missing, or the classes differ.
+        ValueError: A domain is missing, the classes differ, or the target keeps its labels.
 
     Example:
         >>> dataset = dict(type='mmext.TwoDomainDataset', source=labelled, target=unlabelled)
@@ -52,6 +54,12 @@ class TwoDomainDataset(SeededConcatDataset):
             for dataset in given.values()
         ]
         check_classes(datasets)
+        steps = getattr(getattr(datasets[1], 'pipeline', None), 'transforms', ())
+        if not (steps and isinstance(steps[0], DropLabel)):
+            raise ValueError(
+                "the target's pipeline must begin with dict(type='mmext.DropLabel'), so that none "
+                'of its labels reaches a loss'
+            )
         meta = {key for dataset in datasets for key in dataset.metainfo}
         super().__init__(datasets, lazy_init, sorted(meta - {'classes'}), seed)
 

@@ -11,7 +11,8 @@ from mmext.registry import MODELS
 from .functional import enlarge, inject
 from .layers import ConditionalNorm, GeneratorBlock, xavier
 
-#: output_scale -> factors of ``base_channels`` (those of SN-GAN's and mmagic's configs, 28: ours).
+#: output_scale -> factors of ``base_channels``: those of SN-GAN's and mmagic's configs, but for 28
+#: and 48, which are ours.
 CHANNELS: dict[int, tuple[float, ...]] = {
     28: (1, 1),
     32: (1, 1, 1),

@@ -281,7 +281,9 @@ class CTFGAN(SamplingGAN):
     def _from_bank(self, noise: Tensor, label: Tensor) -> Tensor:
         """An image of the class, chosen by the noise; grey where there is none yet."""
         count = self.bank_count[label].clamp(1, self.ctf.bank_size)
-        return self.bank[label, (torch.special.ndtr(noise[:, 0]) * count).long()]
+        # Of noise above 5.4 the distribution function is 1 in float32.
+        place = (torch.special.ndtr(noise[:, 0]) * count).long().minimum(count - 1)
+        return self.bank[label, place]
 
     @torch.no_grad()
     def _share_buffers(self) -> None:

@@ -34,6 +34,8 @@ class Toy(BaseDataset):
 
 
 def build(source, target):
+    if target is not None:
+        target.pipeline.transforms.insert(0, TRANSFORMS.build(dict(type='mmext.DropLabel')))
     return DATASETS.build(dict(type='mmext.TwoDomainDataset', source=source, target=target))
 
 
@@ -56,6 +58,11 @@ def test_batches_have_source_first_and_both_domains_whole():
     assert [index < 12 for index in first] == [True] * 3 + [False] * 3
     equal.skip(6)
     assert next(iter(equal)) == sampler(dataset, batch_size=6).at(6)
+
+
+def test_a_target_that_keeps_its_labels():
+    with pytest.raises(ValueError, match='must begin with dict.*DropLabel'):
+        DATASETS.build(dict(type='mmext.TwoDomainDataset', source=Toy(4), target=Toy(5)))
 
 
 def test_a_plain_concatenation_is_welcome():

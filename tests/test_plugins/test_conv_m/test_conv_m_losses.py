@@ -144,8 +144,13 @@ def test_residual_of_the_source():
     first, _, last = module.residual
     hidden = (source.logits @ first.weight.T + first.bias).relu()
     expected = source.logits + hidden @ last.weight.T + last.bias
-    torch.testing.assert_close(module.source_logits(source.logits), expected)
+    torch.testing.assert_close(module.source_logits(source.logits, 0.0), expected)
     assert (expected - source.logits).abs().max() < 0.01
+    late = build('label', begin=0.5)
+    before, after = (late.source_logits(source.logits, progress) for progress in (0.49, 0.5))
+    assert torch.equal(before, source.logits) and not torch.equal(after, source.logits)
+    before.sum().backward()
+    assert all(parameter.grad is not None for parameter in late.parameters())
 
 
 @pytest.mark.parametrize(
@@ -173,7 +178,7 @@ def test_a_width_that_does_not_fit():
     with pytest.raises(ValueError, match='in_channels=3, the features of the model have 6'):
         build('adversarial', in_channels=3)(source, target, 1.0)
     with pytest.raises(ValueError, match='num_classes=9, the head gives 4'):
-        build('label', num_classes=9).source_logits(source.logits)
+        build('label', num_classes=9).source_logits(source.logits, 1.0)
 
 
 def test_progress_is_that_of_the_running_training():
@@ -226,7 +231,7 @@ def test_the_source_alone_has_labels_and_losses_see_no_sample(monkeypatch):
     found = losses(network, batch())
     feats = network.extract_feat(network.data_preprocessor(batch(), True)['inputs'])
     logits = network.head(feats)
-    learnt = network.da_losses['label'].source_logits(logits[:4])
+    learnt = network.da_losses['label'].source_logits(logits[:4], 1.0)
     expected = nn.functional.cross_entropy(learnt, torch.arange(4))
     torch.testing.assert_close(found['loss'], expected)
     assert {f'{name}.loss' for name in LOSSES} <= set(found)

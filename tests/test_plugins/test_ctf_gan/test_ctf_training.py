@@ -229,6 +229,8 @@ def test_a_bank_gives_images_of_the_class():
     assert model.bank_count.tolist() == [3, 3, 2]
     lq = model.data_preprocessor.scale(batch(count=8)['inputs']['lq'])
     label = torch.arange(3).repeat_interleave(20)
+    # The distribution function of 9 is 1 in float32.
+    assert len(model._from_bank(torch.full((3, 6), 9.0), torch.arange(3))) == 3
     found = model._from_bank(torch.randn(60, 6), label)
     # Two slots: the third image of a class has replaced its first.
     kept = {0: (6, 3), 1: (7, 4), 2: (2, 5)}
