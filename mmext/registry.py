@@ -16,6 +16,7 @@ from mmengine.registry import Registry
 #: Module -> names it registers. Importing the module must register all of them.
 OWNERS: dict[str, tuple[str, ...]] = {
     'mmext.engine.hooks': ('CurvesHook', 'IterSeedHook', 'RichProgressHook'),
+    'mmext.engine.hooks.attack_model': ('AttackModelHook',),
     'mmext.engine.hooks.plain_checkpoint': ('PlainCheckpointHook',),
     'mmext.engine.loops': ('ResumableIterTrainLoop',),
     'mmext.datasets.casia_hwdb': ('CASIAHWDBDataset',),
@@ -76,7 +77,7 @@ OWNERS: dict[str, tuple[str, ...]] = {
         'TrainedRankPruningHook',
     ),
     'mmext.plugins.force_regularization.lenet': ('CaffeLeNet',),
-    'mmext.plugins.guided_cw': ('AttackModelHook', 'CWAttack', 'LoadAdversarialImage'),
+    'mmext.plugins.guided_cw': ('CWAttack', 'LoadAdversarialImage'),
     'mmext.plugins.mat': (
         'MATAugment',
         'MATClassifier',
@@ -105,7 +106,8 @@ OWNERS: dict[str, tuple[str, ...]] = {
     'mmext.plugins.mvstylizer.wavelet_stylizer': ('WaveletStylizer',),
 }
 
-#: Module prefix -> (packages it needs, extra that installs them).
+#: Module prefix -> (packages it needs, extra that installs them with the upstream stack; what to
+#: run with the installed one says :func:`mmext.compat.environment.install_command`).
 NEEDS: dict[str, tuple[tuple[str, ...], str]] = {
     'mmext.datasets.office': (('mmpretrain',), 'pretrain'),
     'mmext.models': (('mmpretrain',), 'pretrain'),
@@ -163,9 +165,11 @@ def import_owner(name: str) -> None:
         missing = (error.name or '').partition('.')[0]
         for prefix, (packages, extra) in NEEDS.items():
             if module.startswith(prefix) and missing in packages:
+                from .compat.environment import install_command
+
                 raise ImportError(
                     f"type='mmext.{name}' needs the package {missing}, which is not installed: "
-                    f"pip install 'mmext[{extra}]'",
+                    f'{install_command(extra)}',
                     name=error.name,
                 ) from error
         raise

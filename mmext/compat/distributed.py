@@ -32,10 +32,11 @@ def setup(cfg: Config, launcher: str, *, training: bool = True) -> None:
     """Prepare ``cfg`` and the process for ``launcher``; call it right before the Runner is built.
 
     Sets ``cfg.launcher`` and, for slurm and mpi, RANK, WORLD_SIZE, LOCAL_RANK, LOCAL_WORLD_SIZE,
-    MASTER_ADDR and MASTER_PORT in the environment. Without a GPU it then joins a gloo group
-    (blocks until all ranks are there, at most ``env_cfg.dist_cfg.timeout`` seconds), gives each
-    rank its share of the cores and fills ``cfg.model_wrapper_cfg``. The group is destroyed when
-    the process exits. torchrun itself sets OMP_NUM_THREADS=1, which is kept.
+    MASTER_ADDR and MASTER_PORT in the environment. A ``cfg.model_wrapper_cfg`` of the DDP family
+    gets ``cfg.find_unused_parameters``. Without a GPU it then joins a gloo group (blocks until all
+    ranks are there, at most ``env_cfg.dist_cfg.timeout`` seconds), gives each rank its share of the
+    cores and fills ``cfg.model_wrapper_cfg``. The group is destroyed when the process exits.
+    torchrun itself sets OMP_NUM_THREADS=1, which is kept.
 
     Args:
         cfg: Config of a Runner; changed in place.
@@ -59,9 +60,9 @@ def setup(cfg: Config, launcher: str, *, training: bool = True) -> None:
     elif device == 'cpu' and training:
         _refuse_sync_bn(cfg)
     os.environ.update(environment)
+    _configure_wrapper(cfg, device)
     if device == 'cpu':
         _share_cores(int(environment['LOCAL_WORLD_SIZE']))
-        _configure_wrapper(cfg)
         if not dist.is_initialized():
             timeout = dist_cfg.get('timeout')
             options = {} if timeout is None else {'timeout': datetime.timedelta(seconds=timeout)}
@@ -93,8 +94,10 @@ def launcher_environment(
 
     Args:
         launcher: ``'pytorch'``, ``'slurm'`` or ``'mpi'`` (Open MPI).
-        environ: Environment to read; MASTER_ADDR and MASTER_PORT in it win for slurm and mpi.
-        port: Port of rank 0 for slurm and mpi, MMEngine's ``env_cfg.dist_cfg.port``.
+        environ: Environment to read. For slurm and mpi, MASTER_ADDR in it wins over the launcher's
+            and MASTER_PORT over the default.
+        port: Port of rank 0 for slurm and mpi, MMEngine's ``env_cfg.dist_cfg.port``; it wins over
+            MASTER_PORT.
 
     Returns:
         dict: RANK, WORLD_SIZE, LOCAL_RANK, LOCAL_WORLD_SIZE, MASTER_ADDR and MASTER_PORT.
@@ -210,18 +213,24 @@ def _share_cores(local_size: int) -> None:
         os.environ.setdefault(name, str(threads))
 
 
-def _configure_wrapper(cfg: Config) -> None:
+def _configure_wrapper(cfg: Config, device: str) -> None:
     wrapper = cfg.get('model_wrapper_cfg')
+    find_unused = cfg.get('find_unused_parameters', False)
     if wrapper is None:
-        cfg.model_wrapper_cfg = {
-            'type': 'MMDistributedDataParallel',
-            'device_ids': None,
-            'broadcast_buffers': False,
-            'find_unused_parameters': cfg.get('find_unused_parameters', False),
-        }
+        if device == 'cpu':
+            cfg.model_wrapper_cfg = {
+                'type': 'MMDistributedDataParallel',
+                'device_ids': None,
+                'broadcast_buffers': False,
+                'find_unused_parameters': find_unused,
+            }
         return
     kind = wrapper.get('type', 'MMDistributedDataParallel')
     kind = MODEL_WRAPPERS.get(kind) if isinstance(kind, str) else kind
-    # The Runner fills device_ids in for exactly these; a key that is there keeps its value.
-    if isinstance(kind, type) and issubclass(kind, DistributedDataParallel):
+    if not (isinstance(kind, type) and issubclass(kind, DistributedDataParallel)):
+        return
+    # A key that is there keeps its value. MMEngine reads the one of the config only where the
+    # config has no wrapper, and fills device_ids in where they are missing.
+    wrapper.setdefault('find_unused_parameters', find_unused)
+    if device == 'cpu':
         wrapper.setdefault('device_ids', None)

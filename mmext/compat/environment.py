@@ -29,6 +29,9 @@ TESTED: dict[str, dict[str, str]] = {
     'mmpretrain': {'mmpretrain': '1.2.0', 'onedl-mmpretrain': '1.3.6'},
 }
 
+#: Extras that bring packages of the upstream stack.
+_HOST_EXTRAS = ('upstream', 'det', 'pretrain')
+
 _OPENCV = (
     'opencv-python',
     'opencv-python-headless',
@@ -77,6 +80,33 @@ def diagnose() -> list[Finding]:
                 Finding(name, 'error', f'the check failed: {_line(error)}', 'reinstall the package')
             )
     return findings
+
+
+def stack() -> str:
+    """Flavour of the OpenMMLab packages that are installed: ``'onedl'`` or ``'upstream'``.
+
+    Where both are, or neither, it is ``'upstream'``.
+    """
+    found = {name for names in TESTED.values() for name in names if _version(name)}
+    forks = {name for name in found if name.startswith('onedl-')}
+    return 'onedl' if forks and forks == found else 'upstream'
+
+
+def install_command(*extras: str) -> str:
+    """Command that installs extras of mmext into this environment.
+
+    The extras of MMDetection and MMPretrain bring the upstream packages, which overwrite those of
+    onedl; where onedl is installed, the command is the one for its whole stack.
+
+    Example:
+        >>> install_command('det', 'video')  # where onedl is installed
+        "MMCV_WITH_OPS=0 pip install 'mmext[onedl,video]'"
+    """
+    if stack() == 'onedl':
+        extras = tuple('onedl' if name in _HOST_EXTRAS else name for name in extras)
+    # onedl-mmcv comes as sources and would compile its operators.
+    variable = 'MMCV_WITH_OPS=0 ' if 'onedl' in extras else ''
+    return f"{variable}pip install 'mmext[{','.join(dict.fromkeys(extras))}]'"
 
 
 def check_python() -> Iterator[Finding]:
@@ -154,7 +184,7 @@ def check_openmmlab() -> Iterator[Finding]:
         found = {name: version for name in tested if (version := _version(name))}
         if not found:
             required = module == 'mmengine'
-            mend = "pip install 'mmext[upstream]'" if required else ''
+            mend = install_command('upstream') if required else ''
             yield Finding(module, 'error' if required else 'info', 'not installed', mend)
             continue
         text = ', '.join(f'{name} {version}' for name, version in found.items())
@@ -170,11 +200,12 @@ def check_openmmlab() -> Iterator[Finding]:
         ((name, version),) = found.items()
         flavours.add('onedl' if name.startswith('onedl-') else 'upstream')
         _, problem = _try_import(module)
+        pip = f'{"MMCV_WITH_OPS=0 " if name == "onedl-mmcv" else ""}pip install'
         if problem:
-            mend = f"pip install --force-reinstall --no-deps '{name}=={tested[name]}'"
+            mend = f"{pip} --force-reinstall --no-deps '{name}=={tested[name]}'"
             yield Finding(module, 'error', f'{text} does not import: {problem}', mend)
         elif version != tested[name]:
-            mend = f"if something fails: pip install '{name}=={tested[name]}'"
+            mend = f"if something fails: {pip} '{name}=={tested[name]}'"
             yield Finding(module, 'warning', f'{text}, tested is {tested[name]}', mend)
         else:
             yield Finding(module, 'ok', text)
@@ -183,7 +214,8 @@ def check_openmmlab() -> Iterator[Finding]:
             'openmmlab',
             'warning',
             'packages of upstream and of onedl are mixed',
-            "in a fresh environment: pip install 'mmext[upstream]' or 'mmext[onedl]'",
+            "in a fresh environment: pip install 'mmext[upstream]', or "
+            "MMCV_WITH_OPS=0 pip install 'mmext[onedl]'",
         )
     mmcv = next((version for name in TESTED['mmcv'] if (version := _version(name))), '0')
     if _version('mmdet') and _release(mmcv) >= (2, 2):
@@ -211,7 +243,10 @@ def check_mmcv_ops() -> Iterator[Finding]:
         return
     _, problem = _try_import('mmcv._ext')
     if problem and flavour == 'compiled':
-        mend = "pip uninstall -y mmcv onedl-mmcv && pip install 'mmcv-lite==2.1.0'"
+        mend = "pip uninstall -y mmcv && pip install 'mmcv-lite==2.1.0'"
+        if stack() == 'onedl':
+            again = f"--no-cache-dir --no-deps 'onedl-mmcv=={TESTED['mmcv']['onedl-mmcv']}'"
+            mend = f'pip uninstall -y onedl-mmcv && MMCV_WITH_OPS=0 pip install {again}'
         yield Finding('mmcv ops', 'error', f'compiled for another torch: {problem}', mend)
     elif problem:
         yield Finding('mmcv ops', 'error', problem, 'install the torchvision that matches torch')
@@ -345,8 +380,7 @@ def check_plugins() -> Iterator[Finding]:
             ready.append(name)
             continue
         packages = ', '.join(dict.fromkeys(one for group in lacking.values() for one in group))
-        extras = ','.join(lacking)
-        detail = f"needs {packages} for some or all of it: pip install 'mmext[{extras}]'"
+        detail = f'needs {packages} for some or all of it: {install_command(*lacking)}'
         yield Finding(f'plugin {name}', 'info', detail)
     yield Finding('plugins', 'ok' if ready else 'info', f'ready: {", ".join(ready) or "none"}')
 

@@ -5,31 +5,52 @@ nothing; and a missing file is reported from deep inside the dataset.
 """
 
 import json
+import logging
 import os
-from collections.abc import Iterator, Mapping
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from mmengine.logging import print_log
 
-def check_annotations(cfg: Mapping[str, Any]) -> None:
-    """Check every local COCO file that the dataloaders of a config name.
+
+def check_annotations(
+    cfg: Mapping[str, Any], dataloaders: Sequence[str] = ('train_dataloader', 'val_dataloader')
+) -> None:
+    """Check every local COCO file that some dataloaders of a config name.
+
+    One warning counts the boxes that ``metainfo.classes`` leaves out: to train on a part of the
+    categories is usual, and so is a class that was forgotten.
 
     Args:
-        cfg: Config with ``train_dataloader``, ``val_dataloader`` or ``test_dataloader``.
+        cfg: Config of a Runner.
+        dataloaders: Keys of the dataloaders that the run reads; the config need not have them all.
 
     Raises:
         FileNotFoundError: A file does not exist.
         ValueError: A file is no COCO annotation file, an annotation or a class of the config has a
-            category that the file does not define, or a training set that needs labels has none.
+            category that the file does not define, or a training set that needs labels has none of
+            its classes.
+
+    Example:
+        >>> check_annotations(cfg, ['test_dataloader'])  # before a test
     """
-    seen: set[str] = set()
-    for field in ('train_dataloader', 'val_dataloader', 'test_dataloader'):
+    seen: set[tuple[str, tuple[str, ...], bool]] = set()
+    notes: list[str] = []
+    for field in dataloaders:
         for dataset in _coco_datasets((cfg.get(field) or {}).get('dataset')):
             path = _path(dataset)
             classes = tuple((dataset.get('metainfo') or {}).get('classes') or ())
-            key = f'{field == "train_dataloader"} {path} {classes}'
+            key = path, classes, _needs_labels(dataset)
             if key not in seen and '://' not in path:
                 seen.add(key)
-                _check_file(f'{field}: ann_file {path}', path, classes, _needs_labels(dataset))
+                notes.append(_check_file(f'{field}: ann_file {path}', *key))
+    if any(notes):
+        print_log(
+            f'Boxes outside metainfo.classes are left out: {"; ".join(filter(None, notes))}',
+            logger='current',
+            level=logging.WARNING,
+        )
 
 
 def _coco_datasets(node: Any) -> Iterator[Mapping[str, Any]]:
@@ -57,7 +78,8 @@ def _needs_labels(dataset: Mapping[str, Any]) -> bool:
     return bool(filtering) and not dataset.get('test_mode', False)
 
 
-def _check_file(what: str, path: str, classes: tuple[str, ...], needs_labels: bool) -> None:
+def _check_file(what: str, path: str, classes: tuple[str, ...], needs_labels: bool) -> str:
+    """Check one file; return what to say of the boxes that the classes leave out, '' for none."""
     if not os.path.isfile(path):
         raise FileNotFoundError(
             f'{what} does not exist; make it with tools/dataset_converters or correct '
@@ -69,16 +91,17 @@ def _check_file(what: str, path: str, classes: tuple[str, ...], needs_labels: bo
         images, categories = content['images'], content['categories']
         annotations = content.get('annotations', [])
         names = {category['id']: category['name'] for category in categories}
-        used = {annotation['category_id'] for annotation in annotations}
+        used = Counter(annotation['category_id'] for annotation in annotations)
         where = {annotation['image_id'] for annotation in annotations}
         known = {image['id'] for image in images}
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(f'{what} is no COCO annotation file ({error!r})') from error
     if not images:
         raise ValueError(f'{what} lists no image')
-    if used - set(names):
+    undefined = sorted(set(used) - set(names))
+    if undefined:
         raise ValueError(
-            f'{what} has annotations of the categories {sorted(used - set(names))[:5]}, which its '
+            f'{what} has annotations of the categories {undefined[:5]}, which its '
             f'"categories" do not define: correct the file'
         )
     unknown = sorted(name for name in classes if name not in names.values())
@@ -87,17 +110,19 @@ def _check_file(what: str, path: str, classes: tuple[str, ...], needs_labels: bo
             f'{what} does not know the classes {unknown[:5]} of metainfo.classes; it has '
             f'{sorted(names.values())[:10]}'
         )
-    dropped = sorted({names[category] for category in used} - set(classes)) if classes else []
-    if dropped:
-        raise ValueError(
-            f'{what} has boxes labelled {dropped[:5]}, which are not among metainfo.classes '
-            f'{list(classes)[:10]}: they would be dropped silently; add the classes or remove the '
-            'boxes'
-        )
     if where - known:
         raise ValueError(f'{what} has annotations of images that it does not list')
-    if needs_labels and not annotations:
+    kept = {category for category in used if not classes or names[category] in classes}
+    if needs_labels and not kept:
+        of_these = f' with a box of metainfo.classes {list(classes)[:10]}' if used else ''
         raise ValueError(
-            f'{what} has zero labelled images: there is nothing to learn from; point ann_file '
-            'at the labelled subset'
+            f'{what} has zero labelled images{of_these}: there is nothing to learn from; point '
+            'ann_file at the labelled subset'
         )
+    others = [(names[key], count) for key, count in used.most_common() if key not in kept]
+    if not others:
+        return ''
+    shown = ', '.join(f'{count} {name}' for name, count in others[:5])
+    more = f' and those of {len(others) - 5} more categories' if len(others) > 5 else ''
+    left_out = sum(count for _, count in others)
+    return f'{what}: {left_out} of {len(annotations)} ({shown}{more})'

@@ -235,8 +235,9 @@ def prepare(
         cfg: Changed in place.
         work_dir: Folder of logs and checkpoints; None: the config's, else
             ``work_dirs/<config name>``.
-        resume: Checkpoint to go on from, or ``'auto'``: the latest one in the work dir, and where
-            there is none yet, an ordinary start (with ``cfg.load_from``). None: as in the config.
+        resume: Checkpoint to go on from, or ``'auto'``: the latest one in the work dir, also if
+            the folder has moved, and where there is none yet, an ordinary start (with
+            ``cfg.load_from``). None: as in the config.
         amp: Train in mixed precision: the Amp counterpart of the optimizer wrapper is used.
         auto_scale_lr: Scale the learning rate with the total batch size.
         launcher: As in :func:`mmext.compat.distributed.setup`.
@@ -286,8 +287,8 @@ def prepare_test(
         launcher: As in :func:`mmext.compat.distributed.setup`.
 
     Raises:
-        FileNotFoundError: The checkpoint does not exist.
-        ValueError: The config cannot do what is asked.
+        FileNotFoundError: The checkpoint or an annotation file does not exist.
+        ValueError: The config cannot do what is asked, or an annotation file does not fit it.
     """
     missing = [key for key in ('model', 'test_dataloader', 'test_cfg') if cfg.get(key) is None]
     if missing:
@@ -295,6 +296,7 @@ def prepare_test(
     if out is not None and not out.endswith(('.pkl', '.pickle')):
         raise ValueError(f'--out must end in .pkl or .pickle, got {out}')
     _check_exists(checkpoint, 'checkpoint')
+    check_annotations(cfg, ['test_dataloader'])
     _set_work_dir(cfg, work_dir)
     cfg.load_from = checkpoint
     cfg.resume = False
@@ -342,6 +344,13 @@ def _set_resume(cfg: Config, resume: str) -> None:
         # MMEngine would forget load_from and start from random weights.
         print_log(f'Nothing to resume in {cfg.work_dir}: an ordinary start.', logger='current')
         cfg.resume = False
+        return
+    # MMEngine notes an absolute path, which is wrong once the work dir has moved.
+    name = Path(latest).name
+    moved = os.path.join(cfg.work_dir, name)
+    if name and '://' not in latest and not os.path.exists(latest) and os.path.exists(moved):
+        print_log(f'{latest} is gone: {moved} is taken in its place.', logger='current')
+        cfg.resume, cfg.load_from = True, moved
         return
     _check_exists(latest, f'--resume: {cfg.work_dir}/last_checkpoint names a file that is gone;')
     cfg.resume, cfg.load_from = True, None

@@ -17,9 +17,25 @@ class ResumableIterTrainLoop(IterBasedTrainLoop):
     the sampler by iterations x batch size instead; without one, or with a batch sampler that
     groups samples by itself, it does what the parent does. Arguments are the parent's.
 
+    Raises:
+        ValueError: The sampler composes its batches for another ``batch_size`` than the
+            dataloader's, so that they would not have its samples of each source.
+
     Example:
         >>> train_cfg = dict(type='mmext.ResumableIterTrainLoop', max_iters=90000)
     """
+
+    def __init__(self, runner, dataloader, *args, **kwargs) -> None:
+        super().__init__(runner, dataloader, *args, **kwargs)
+        # Both count the samples of one rank. Next to a batch sampler of the config, the sampler is
+        # torch's own, which has no batch_size.
+        composed = getattr(self.dataloader.sampler, 'batch_size', None)
+        if composed is not None and composed != self.dataloader.batch_size:
+            raise ValueError(
+                f'train_dataloader.batch_size={self.dataloader.batch_size} and '
+                f'train_dataloader.sampler.batch_size={composed} must be equal: set both keys, '
+                'e.g. with --cfg-options'
+            )
 
     def run(self):
         """Train and return the model."""

@@ -3,7 +3,8 @@
 An overlay is an ordinary config fragment, ``configs/overlays/<plugin>.py``. :func:`apply` merges it
 by these rules:
 
-- dicts merge; a value replaces the host's. Two overlays that set the same key are an error.
+- dicts merge; a value replaces the host's. Two overlays that set the same key, or one a key inside
+  what the other sets, are an error.
 - ``custom_hooks`` are appended. A type that the host has already stays as the host set it up; the
   types that the fragment lists in ``_replaces_`` leave.
 - ``optim_wrapper.type`` replaces ``OptimWrapper``. Where the host has ``AmpOptimWrapper``, the
@@ -108,7 +109,7 @@ def difference(before: Config, after: Config) -> str:
 
 
 def claims(fragment: dict[str, Any]) -> list[str]:
-    """Keys that an overlay sets, dotted, and ``custom_hooks[TYPE]`` for each hook."""
+    """Keys that an overlay sets, dotted; for each hook ``custom_hooks[TYPE]`` without the scope."""
     return list(_claims(fragment))
 
 
@@ -117,7 +118,7 @@ def _claims(value: dict[str, Any], prefix: str = '') -> Iterator[str]:
         if not prefix and key in _RULES:
             continue
         if not prefix and key == 'custom_hooks':
-            yield from (f'custom_hooks[{hook["type"]}]' for hook in item)
+            yield from (f'custom_hooks[{_short(hook["type"])}]' for hook in item)
         elif isinstance(item, dict) and item and HOST not in item:
             yield from _claims(item, f'{prefix}{key}.')
         else:
@@ -133,20 +134,23 @@ def _refuse_conflicts(fragments: dict[str, dict[str, Any]]) -> None:
     owner: dict[str, str] = {}
     needed: dict[str, str] = {}
     for name, fragment in fragments.items():
-        for claim in claims(fragment):
-            if claim in owner:
+        own = claims(fragment)
+        for claim in own:
+            other = next((taken for taken in owner if _overlap(taken, claim)), None)
+            if other is not None:
                 raise ValueError(
-                    f'overlays {owner[claim]} and {name} cannot be combined: both set {claim}; '
-                    'leave one of them out'
+                    f'overlays {owner[other]} and {name} cannot be combined: both set '
+                    f'{min(claim, other, key=len)}; leave one of them out'
                 )
-            owner[claim] = name
+        owner.update(dict.fromkeys(own, name))
         kind = _kind(fragment)
         if kind is not None:
             needed[kind] = name
     for name, fragment in fragments.items():
         for kept in fragment.get('_keeps_', ()):
-            setter = next((o for c, o in owner.items() if f'{c}.'.startswith(f'{kept}.')), name)
-            if setter != name:
+            setters = (o for c, o in owner.items() if o != name and _overlap(c, kept))
+            setter = next(setters, None)
+            if setter is not None:
                 raise ValueError(
                     f'overlays {setter} and {name} cannot be combined: {setter} sets {kept}, which '
                     f'{name} must have for itself; leave one of them out'
@@ -157,6 +161,11 @@ def _refuse_conflicts(fragments: dict[str, dict[str, Any]]) -> None:
             f'overlays {first} and {second} cannot be combined: {first} needs a {one}, {second} a '
             f'{other}; leave one of them out'
         )
+
+
+def _overlap(one: str, other: str) -> bool:
+    """Whether two dotted keys are the same or one lies inside the other."""
+    return f'{one}.'.startswith(f'{other}.') or f'{other}.'.startswith(f'{one}.')
 
 
 def _merge(cfg: Config, name: str, fragment: dict[str, Any]) -> None:
@@ -190,9 +199,9 @@ def _change_hooks(
         for hook in cfg.get('custom_hooks') or []
         if not isinstance(hook, dict) or _short(hook['type']) not in replaces
     ]
-    types = {hook['type'] for hook in present if isinstance(hook, dict)}
+    types = {_short(hook['type']) for hook in present if isinstance(hook, dict)}
     for hook in hooks:
-        if hook['type'] in types:
+        if _short(hook['type']) in types:
             print_log(
                 f'--with {name}: the config has a {hook["type"]} already, which stays as it is',
                 logger='current',
@@ -261,10 +270,16 @@ def _wrap_model(
     preprocessor = cfg.pop('data_preprocessor', None)
     if preprocessor is not None:
         host.setdefault('data_preprocessor', preprocessor)
-    preprocessor = copy.deepcopy(host.get('data_preprocessor'))
+    preprocessor, where = copy.deepcopy(host.get('data_preprocessor')), 'model.data_preprocessor'
     if any(base.endswith('.SemiBaseDetector') for base in bases):
         # Teacher and student are the wrapper's business.
-        host, preprocessor = host['detector'], preprocessor['data_preprocessor']
+        where += '.data_preprocessor'
+        host, preprocessor = host['detector'], (preprocessor or {}).get('data_preprocessor')
+    if 'data_preprocessor' in slots and preprocessor is None:
+        raise ValueError(
+            f'--with {name} needs the preprocessor of the {kind}, but the config has no {where}: '
+            'add it'
+        )
     for what, slot in slots.items():
         place = model
         for key in slot[:-1]:

@@ -7,8 +7,10 @@ curves. Interrupted, the same command goes on where it stopped.
 
 import argparse
 import contextlib
+import hashlib
 import json
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -31,6 +33,24 @@ TITLES = {
 def say(text: str) -> None:
     """One line of progress."""
     print(f'demo: {text}', flush=True)
+
+
+def forget_other(work_dir: Path, settings: str) -> None:
+    """Remove what a run of other settings has left: neither resume nor report it.
+
+    Where the checkout lies makes no difference.
+    """
+    work_dir.mkdir(parents=True, exist_ok=True)
+    stamp = work_dir / 'settings.sha256'
+    digest = hashlib.sha256(settings.replace(str(ROOT), '').encode()).hexdigest()
+    if stamp.exists() and stamp.read_text() != digest:
+        print(f'{work_dir} is of a run with other settings: again', flush=True)
+        for path in work_dir.iterdir():
+            if path.is_dir():
+                shutil.rmtree(path)
+            elif path.name != 'lock':
+                path.unlink()
+    stamp.write_text(digest)
 
 
 def start(
@@ -71,7 +91,10 @@ def prepare(out: Path) -> None:
     """Make scenes and the backbone unless they are there."""
     from mmext.datasets.digit_scenes import SceneSettings, generate
 
-    generate(SCENES, SceneSettings())
+    try:
+        generate(SCENES, SceneSettings())
+    except FileExistsError as error:
+        sys.exit(f'demo: {error}: python tools/dataset_converters/make_digit_scenes.py --force')
     if BACKBONE.exists():
         return
     say('training the backbone as a classifier of rendered letters (once)')
@@ -91,8 +114,13 @@ def train(out: Path, options: list[str]) -> None:
     """Train both detectors at the same time; the log of the baseline goes to a file."""
     log = out / 'supervised' / 'train.log'
     say(f'training CST; the supervised baseline runs beside it ({log})')
+    from mmext.engine import launch
+
+    images = json.loads((SCENES / 'manifest.json').read_text())['images_sha256']
     processes = {}
     for name, config in METHODS.items():
+        cfg = launch.load_config(str(ROOT / f'configs/cst/{config}.py'))
+        forget_other(out / name, f'{cfg._cfg_dict!r} {options} {images}')
         target = log if name == 'supervised' else None
         processes[name] = (start(config, out / name, options, target, threads=1), target)
     finish(processes)

@@ -10,12 +10,10 @@ skipped; the same command started twice shares the work.
 import argparse
 import contextlib
 import fcntl
-import hashlib
 import io
 import json
 import os
 import re
-import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -167,6 +165,7 @@ def run(
 ) -> None:
     """Train one run and write its record; nothing if it is there or another process has it."""
     import torch
+    from demo import forget_other
 
     from mmext.engine import launch
     from mmext.engine.curves import read_scalars
@@ -178,9 +177,7 @@ def run(
         if not free:
             return
         cfg, networks = build(method, settings, percent, seed, thr)
-        # Wherever the checkout lies.
-        told = repr(cfg._cfg_dict).replace(str(ROOT), '')
-        forget_other(work_dir, f'{told} {settings.images}')
+        forget_other(work_dir, f'{cfg._cfg_dict!r} {settings.images}')
         if record.exists():
             return
         print(f'study: {work_dir.name}', flush=True)
@@ -217,20 +214,6 @@ def run(
             checkpoint.unlink()
         best = ', '.join(f'{name} {value:.1f}' for name, value in found.items())
         print(f'study: {work_dir.name}: {split} mAP {best} ({spent / 60:.1f} min)', flush=True)
-
-
-def forget_other(work_dir: Path, settings: str) -> None:
-    """Remove what a run of other settings has left: neither resume nor report it."""
-    stamp = work_dir / 'settings.sha256'
-    digest = hashlib.sha256(settings.encode()).hexdigest()
-    if stamp.exists() and stamp.read_text() != digest:
-        print(f'study: {work_dir.name} was run with other settings: again', flush=True)
-        for path in work_dir.iterdir():
-            if path.is_dir():
-                shutil.rmtree(path)
-            elif path.name != 'lock':
-                path.unlink()
-    stamp.write_text(digest)
 
 
 def key(method: str, percent: float, seed: int, thr: float) -> str:

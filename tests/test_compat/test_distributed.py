@@ -31,6 +31,10 @@ MPI = {f'OMPI_COMM_WORLD_{key}': '2' for key in ('SIZE', 'LOCAL_SIZE')} | {
 }
 
 
+# What a wrapper of the DDP family gets on a CPU.
+FILLED = {'device_ids': None, 'find_unused_parameters': False}
+
+
 @pytest.fixture
 def one_rank(monkeypatch):
     """Environment of the only rank of a torchrun on a host without GPU."""
@@ -144,9 +148,10 @@ def test_timeout_of_the_config_reaches_the_group(one_rank, monkeypatch):
 @pytest.mark.parametrize(
     ('given', 'expected'),
     [
-        ({'broadcast_buffers': True}, {'broadcast_buffers': True, 'device_ids': None}),
-        ({'type': 'MMDistributedDataParallel'}, {'device_ids': None}),
-        ({'type': MMDistributedDataParallel, 'device_ids': [0]}, {'device_ids': [0]}),
+        ({'broadcast_buffers': True}, {'broadcast_buffers': True, **FILLED}),
+        ({'type': 'MMDistributedDataParallel'}, FILLED),
+        ({'type': 'MMSeparateDistributedDataParallel'}, FILLED),
+        ({'type': MMDistributedDataParallel, 'device_ids': [0]}, {**FILLED, 'device_ids': [0]}),
         ({'type': 'DataParallel'}, {}),
     ],
 )
@@ -154,6 +159,26 @@ def test_a_wrapper_of_the_user_stays(one_rank, given, expected):
     cfg = Config({'model_wrapper_cfg': dict(given)})
     distributed.setup(cfg, 'pytorch')
     assert cfg.model_wrapper_cfg == {**given, **expected}
+
+
+@pytest.mark.parametrize('device', ['cpu', 'cuda'])
+def test_a_wrapper_gets_find_unused_parameters_of_the_config(one_rank, device, monkeypatch):
+    monkeypatch.setattr(distributed, 'get_device', lambda: device)
+    monkeypatch.setattr(torch.cuda, 'device_count', lambda: 1)
+    filled = {'device_ids': None} if device == 'cpu' else {}
+
+    def configured(**wrapper):
+        cfg = Config({'find_unused_parameters': True, 'model_wrapper_cfg': wrapper})
+        distributed.setup(cfg, 'pytorch')
+        return cfg.model_wrapper_cfg
+
+    ddp = {'type': 'MMDistributedDataParallel', 'broadcast_buffers': True}
+    assert configured(**ddp) == {**ddp, **filled, 'find_unused_parameters': True}
+    own = {**ddp, 'find_unused_parameters': False}
+    assert configured(**own) == {**own, **filled}
+    # FSDP has no such argument.
+    sharded = {'type': 'MMFullyShardedDataParallel'}
+    assert configured(**sharded) == sharded
 
 
 def test_sync_bn_cannot_train_on_cpu_ranks(one_rank):

@@ -100,6 +100,9 @@ def test_versions_against_the_tested_ones(simulate):
     assert only(findings, 'mmengine').status == only(findings, 'mmdet').status == 'ok'
     assert only(findings, 'mmcv').status == 'warning'
     assert 'mmcv-lite==2.1.0' in only(findings, 'mmcv').mend
+    simulate({'onedl-mmcv': '2.3.0'}, modules)
+    mend = only(environment.check_openmmlab(), 'mmcv').mend
+    assert "MMCV_WITH_OPS=0 pip install 'onedl-mmcv==2.3.6'" in mend
     assert 'mixed' in only(findings, 'openmmlab').detail
 
 
@@ -174,6 +177,9 @@ def test_mmcv_operators(simulate, flavour, ext, status):
     assert item.status == status
     if flavour == 'compiled' and status == 'error':
         assert 'undefined symbol' in item.detail and 'mmcv-lite' in item.mend
+        simulate({'onedl-mmcv': '2.3.6'}, {'mmext.compat.mmcv_ops': ops, 'mmcv._ext': ext})
+        mend = only(environment.check_mmcv_ops(), 'mmcv ops').mend
+        assert 'MMCV_WITH_OPS=0 pip install' in mend and 'mmcv-lite' not in mend
 
 
 def test_old_mmengine_traps(simulate, monkeypatch):
@@ -242,6 +248,29 @@ def test_plugins_that_lack_a_package_name_the_extra(monkeypatch, simulate):
     assert [item.check for item in found] == ['plugin mat', 'plugins']
     assert found[0].status == 'info' and 'needs nowhere, lost for' in found[0].detail
     assert "'mmext[pretrain,video]'" in found[0].detail and found[1].detail == 'ready: mat_two'
+    # The extra pretrain would put upstream's packages over those of onedl.
+    simulate({'onedl-mmengine': '0.10.12'}, {'mmext.registry': registry})
+    found = list(environment.check_plugins())
+    assert "MMCV_WITH_OPS=0 pip install 'mmext[onedl,video]'" in found[0].detail
+
+
+@pytest.mark.parametrize(
+    ('versions', 'extras', 'said'),
+    [
+        ({}, ('upstream',), "pip install 'mmext[upstream]'"),
+        ({'mmengine': '0.11.0rc3'}, ('det', 'video'), "pip install 'mmext[det,video]'"),
+        ({'onedl-mmengine': '0.10.12'}, ('video',), "pip install 'mmext[video]'"),
+        (
+            {'onedl-mmengine': '0.10.12', 'onedl-mmcv': '2.3.6'},
+            ('det', 'pretrain'),
+            "MMCV_WITH_OPS=0 pip install 'mmext[onedl]'",
+        ),
+        ({'onedl-mmengine': '0.10.12', 'mmdet': '3.3.0'}, ('det',), "pip install 'mmext[det]'"),
+    ],
+)
+def test_advice_keeps_to_the_installed_stack(simulate, versions, extras, said):
+    simulate(versions)
+    assert environment.install_command(*extras) == said
 
 
 def test_importing_the_module_needs_the_standard_library_only():

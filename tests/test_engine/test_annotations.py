@@ -1,7 +1,10 @@
 import json
+import logging
 
 import pytest
+from mmengine.config import Config
 
+from mmext.engine import annotations, launch
 from mmext.engine.annotations import check_annotations
 
 CLASSES = ('cat', 'dog')
@@ -19,7 +22,7 @@ def coco(**changes):
 
 @pytest.fixture
 def config(tmp_path):
-    def make(content=None, wrap=False, **changes):
+    def make(content=None, wrap=False, field='train_dataloader', **changes):
         path = tmp_path / 'train.json'
         if content is not None:
             path.write_text(content if isinstance(content, str) else json.dumps(content))
@@ -35,7 +38,7 @@ def config(tmp_path):
             dataset = dict(
                 type='ConcatDataset', datasets=[dict(type='RepeatDataset', dataset=dataset)]
             )
-        return dict(train_dataloader=dict(dataset=dataset))
+        return {field: dict(dataset=dataset)}
 
     return make
 
@@ -66,7 +69,7 @@ def test_a_sound_file_passes_also_with_fewer_boxes_than_classes(config):
                 categories=[dict(id=7, name='cow'), dict(id=1, name='cat'), dict(id=9, name='dog')]
             ),
             ValueError,
-            "boxes labelled \\['cow'\\]",
+            "zero labelled images with a box of metainfo.classes \\['cat', 'dog'\\]",
         ),
         (
             coco(annotations=[dict(id=1, image_id=5, category_id=7, bbox=[0, 0, 4, 4])]),
@@ -78,6 +81,53 @@ def test_a_sound_file_passes_also_with_fewer_boxes_than_classes(config):
 def test_mistakes_name_the_file_and_the_loader(config, content, error, message, wrap):
     with pytest.raises(error, match=f'train_dataloader: ann_file .*train.json.*{message}'):
         check_annotations(config(content, wrap=wrap))
+
+
+def test_boxes_of_other_classes_are_counted_in_one_warning(config, monkeypatch):
+    said = []
+    monkeypatch.setattr(
+        annotations, 'print_log', lambda text, logger, level: said.append((text, level))
+    )
+    names = ['cat', 'dog', 'cow', 'ant', 'bee', 'elk', 'fox', 'owl']
+    content = coco(
+        categories=[dict(id=key, name=name) for key, name in enumerate(names)],
+        # The more boxes, the later the name: one cat, one dog, two cows ... seven owls.
+        annotations=[
+            dict(id=number, image_id=1, category_id=key, bbox=[0, 0, 4, 4], area=16)
+            for number, key in enumerate(key for key in range(8) for _ in range(max(key, 1)))
+        ],
+    )
+    cfg = config(content)
+    cfg['val_dataloader'] = config(content, metainfo=dict(classes=names[1:]))['train_dataloader']
+    check_annotations(cfg)
+    ((text, level),) = said
+    assert level == logging.WARNING
+    train, val = text.split('; ')
+    assert train.startswith('Boxes outside metainfo.classes are left out: train_dataloader')
+    assert train.endswith(
+        'train.json: 27 of 29 (7 owl, 6 fox, 5 elk, 4 bee, 3 ant and those of 1 more categories)'
+    )
+    assert val.startswith('val_dataloader') and val.endswith('train.json: 1 of 29 (1 cat)')
+    # The usual cases say nothing.
+    check_annotations(config(coco()))
+    check_annotations(config(content, metainfo={}))
+    assert len(said) == 1
+
+
+def test_a_run_checks_only_the_files_that_it_reads(config, tmp_path):
+    sound = config(coco())['train_dataloader']
+    lost = config(field='test_dataloader', ann_file='lost.json', test_mode=True)
+    rest = dict(model={}, train_cfg={}, test_cfg={}, train_dataloader=sound, work_dir=str(tmp_path))
+    launch.prepare(Config({**rest, **lost}))
+    (tmp_path / 'c.pth').touch()
+    with pytest.raises(FileNotFoundError, match='test_dataloader: ann_file .*lost.json'):
+        launch.prepare_test(Config({**rest, **lost}), str(tmp_path / 'c.pth'))
+    swapped = {**rest, 'train_dataloader': lost['test_dataloader'], 'test_dataloader': sound}
+    launch.prepare_test(Config(swapped), str(tmp_path / 'c.pth'))
+    with pytest.raises(FileNotFoundError, match='train_dataloader: ann_file .*lost.json'):
+        launch.prepare(Config(swapped))
+    with pytest.raises(FileNotFoundError, match='val_dataloader: ann_file .*lost.json'):
+        launch.prepare(Config({**rest, 'val_dataloader': lost['test_dataloader']}))
 
 
 def test_an_unlabelled_set_needs_no_boxes(config):

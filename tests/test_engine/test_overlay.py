@@ -2,8 +2,10 @@
 
 import pytest
 from mmengine.config import Config
+from mmengine.hooks import EMAHook
 
 from mmext.engine import launch, overlay
+from mmext.engine.hooks import IterSeedHook
 
 
 @pytest.fixture
@@ -44,6 +46,13 @@ def test_dicts_merge_hooks_append_and_the_host_is_untouched(fragments):
 def test_a_hook_of_the_host_stays_as_it_is(fragments):
     hook = dict(type='mmext.IterSeedHook', priority=9)
     assert overlay.apply(host(custom_hooks=[hook]), ['noise']).custom_hooks == [hook]
+
+
+@pytest.mark.parametrize('kind', ['IterSeedHook', IterSeedHook])
+def test_a_hook_of_the_host_is_known_however_it_is_named(fragments, kind):
+    hook = dict(type=kind, priority=9)
+    result = overlay.apply(host(custom_hooks=[hook, dict(type=EMAHook)]), ['noise'])
+    assert result.custom_hooks == [hook, dict(type=EMAHook)]
 
 
 @pytest.mark.parametrize(
@@ -88,8 +97,25 @@ def test_conflicts_name_both_and_the_key(fragments):
     fragments('louder', "custom_hooks = [dict(type='mmext.IterSeedHook', a=1)]")
     with pytest.raises(ValueError, match=r'ternary and other .* both set optim_wrapper\.type'):
         overlay.apply(host(), ['ternary', 'other'])
-    with pytest.raises(ValueError, match=r'noise and louder .*custom_hooks\[mmext.IterSeedHook\]'):
+    with pytest.raises(ValueError, match=r'noise and louder .*custom_hooks\[IterSeedHook\]'):
         overlay.apply(host(), ['noise', 'louder'])
+
+
+def test_a_key_and_one_inside_it_are_a_conflict_in_any_order(fragments):
+    fragments('free', 'optim_wrapper = dict(clip_grad=None)')
+    fragments('clip', 'optim_wrapper = dict(clip_grad=dict(max_norm=1.0))')
+    fragments('near', 'optim_wrapper = dict(clip_grad_norm=1.0, accumulative_counts=2)')
+    for names in (['free', 'clip'], ['clip', 'free']):
+        message = rf'{" and ".join(names)} .* both set optim_wrapper\.clip_grad; leave'
+        with pytest.raises(ValueError, match=message):
+            overlay.apply(host(), names)
+    # Names that only begin alike.
+    assert overlay.apply(host(), ['clip', 'near']).optim_wrapper.clip_grad.max_norm == 1.0
+
+
+def test_an_overlay_may_add_several_hooks_of_one_type(fragments):
+    fragments('twice', "custom_hooks = [dict(type='EMAHook'), dict(type='EMAHook', momentum=0.1)]")
+    assert len(overlay.apply(host(), ['twice', 'noise']).custom_hooks) == 3
 
 
 @pytest.mark.parametrize(
@@ -168,6 +194,25 @@ def test_a_semi_supervised_host_gives_its_detector(detectors):
     assert not {'_needs_', '_replaces_', '_host_'} & set(result)
 
 
+@pytest.mark.parametrize(
+    'model, missing',
+    [
+        (
+            {**SEMI['model'], 'data_preprocessor': None},
+            'model.data_preprocessor.data_preprocessor',
+        ),
+        (
+            {**SEMI['model'], 'data_preprocessor': dict(type='DetDataPreprocessor')},
+            'model.data_preprocessor.data_preprocessor',
+        ),
+        (dict(type='FCOS'), 'model.data_preprocessor'),
+    ],
+)
+def test_a_detector_without_a_preprocessor_is_refused(detectors, model, missing):
+    with pytest.raises(ValueError, match=f'pair needs the prepro.* detector, .* no {missing}: add'):
+        overlay.apply(host(**{**SEMI, 'model': model}), ['pair'])
+
+
 def test_a_plain_detector_with_branches_is_wrapped_and_no_loop_is_added(detectors):
     plain = {**SEMI, 'model': SEMI['model']['detector'], 'val_cfg': None}
     result = overlay.apply(host(**plain), ['pair'])
@@ -234,6 +279,13 @@ def test_what_an_overlay_keeps_no_other_may_set(fragments, detectors):
     message = 'attack and jealous .* attack sets data_preprocessor.batch_augments, which jealous'
     for names in (['attack', 'jealous'], ['jealous', 'attack']):
         with pytest.raises(ValueError, match=message):
+            overlay.apply(host(), names)
+    # The whole of which it is a part, and a part of which it has others itself.
+    fragments('blunt', 'data_preprocessor = None')
+    fragments('sharing', "_keeps_ = ['c']\nc = dict(mine=1)")
+    fragments('sharer', 'c = dict(yours=1)')
+    for names in (['jealous', 'blunt'], ['sharing', 'sharer']):
+        with pytest.raises(ValueError, match=f'{names[1]} sets .*, which {names[0]} must have'):
             overlay.apply(host(), names)
     # Neither its own keys nor longer names.
     assert overlay.apply(host(), ['attack', 'modest']).a.b == 1

@@ -121,6 +121,21 @@ def test_batch_sampler_that_regroups_falls_back_to_the_parent(toy_runner):
     assert loop._skippable_sampler() is None
 
 
+@pytest.mark.parametrize('num_workers', [0, 1])
+def test_two_batch_sizes_are_refused(toy_runner, num_workers):
+    runner = toy_runner(num_workers=num_workers)
+    runner._train_dataloader['batch_size'] = 8
+    message = r'train_dataloader.batch_size=8 and train_dataloader.sampler.batch_size=4 must be eq'
+    with pytest.raises(ValueError, match=message):
+        runner.train_loop  # noqa: B018
+
+
+def test_a_sampler_without_a_batch_size_takes_any(toy_runner):
+    runner = toy_runner()
+    runner._train_dataloader.update(batch_size=8, sampler={'type': 'InfiniteSampler'})
+    assert runner.train_loop.dataloader.batch_size == 8
+
+
 def test_validation_happens_as_in_the_parent(toy_runner, tmp_path):
     def validated(loop, start):
         runner = toy_runner(

@@ -140,6 +140,21 @@ def test_a_stale_last_checkpoint_is_named(toy, tmp_path):
         launch.prepare(launch.load_config(toy), work_dir=str(tmp_path), resume='auto')
 
 
+@pytest.mark.parametrize('noted', ['/moved/epoch_3.pth', 'moved/epoch_3.pth'])
+def test_resume_finds_the_checkpoint_of_a_work_dir_that_has_moved(toy, tmp_path, noted):
+    (tmp_path / 'last_checkpoint').write_text(noted)
+    (tmp_path / 'epoch_3.pth').touch()
+    cfg = launch.load_config(toy)
+    launch.prepare(cfg, work_dir=str(tmp_path), resume='auto')
+    assert (cfg.resume, cfg.load_from) == (True, str(tmp_path / 'epoch_3.pth'))
+
+
+def test_an_empty_last_checkpoint_does_not_name_the_work_dir(toy, tmp_path):
+    (tmp_path / 'last_checkpoint').touch()
+    with pytest.raises(FileNotFoundError, match='last_checkpoint names a file that is gone'):
+        launch.prepare(launch.load_config(toy), work_dir=str(tmp_path), resume='auto')
+
+
 def test_programming_errors_keep_their_traceback():
     with pytest.raises(AttributeError), launch.user_errors('train.py'):
         raise AttributeError('a defect')

@@ -22,8 +22,9 @@ class DistributionConsistency:
         box_term: Multiply by the agreement of the two regressed boxes.
         floor: Least weight, in [0, 1].
         temperature: Below 1 sharpens, above 1 flattens, > 0.
-        normalize: Scale the weights of an image batch to mean 1, so that reweighting shifts
-            emphasis between boxes without weakening the unsupervised loss; weights may exceed 1.
+        normalize: Scale the weights of the pseudo-boxes of a batch to mean 1, so that reweighting
+            shifts emphasis between boxes without weakening the unsupervised loss; weights may
+            exceed 1. Ignore regions do not count.
 
     Raises:
         ValueError: Unknown ``kind`` or a number outside its range.
@@ -61,12 +62,21 @@ class DistributionConsistency:
         """Whether boxes get weights other than 1."""
         return self.kind != 'none' or self.box_term
 
-    def __call__(self, p1: Tensor, p2: Tensor, boxes1: Tensor, boxes2: Tensor) -> Tensor:
+    def __call__(
+        self,
+        p1: Tensor,
+        p2: Tensor,
+        boxes1: Tensor,
+        boxes2: Tensor,
+        used: Tensor | None = None,
+    ) -> Tensor:
         """Weigh boxes.
 
         Args:
             p1, p2: Class distributions of the writing and of the other teacher, shape (n, C + 1).
             boxes1, boxes2: Boxes the two regress there, shape (n, 4) as (x1, y1, x2, y2).
+            used: Flags of the boxes that are pseudo-labels, shape (n,), for ``normalize``; None:
+                all are.
 
         Returns:
             Weights, shape (n,), in [floor, 1] unless ``normalize``.
@@ -77,8 +87,9 @@ class DistributionConsistency:
         weights = self.floor + (1 - self.floor) * agreement ** (1 / self.temperature)
         # A diverged teacher has no opinion; what it cannot confirm teaches nothing.
         weights = weights.nan_to_num(nan=0.0)
-        if self.normalize and len(weights):
-            weights = weights / weights.mean().clamp_min(1e-6)
+        counted = weights if used is None else weights[used]
+        if self.normalize and len(counted):
+            weights = weights / counted.mean().clamp_min(1e-6)
         return 1 + self.share * (weights - 1)
 
     def __repr__(self) -> str:

@@ -214,7 +214,8 @@ class CycleSelfTraining(BaseDetector):
                 ones, others = own.read(places), other.read(places)
                 p1, p2 = _stack(ones, 0), _stack(others, 0)
                 divergences.append(jensen_shannon(p1, p2))
-                weights.append(self.consistency(p1, p2, _stack(ones, 1), _stack(others, 1)))
+                used = ~torch.cat([found.ignored for found in instances])
+                weights.append(self.consistency(p1, p2, _stack(ones, 1), _stack(others, 1), used))
             else:
                 weights.append(inputs.new_ones(sum(len(found) for found in instances)))
         statistics = self._statistics(kept, weights, divergences, len(data_samples))

@@ -152,9 +152,10 @@ def ramp(iteration: int, start: int, length: int) -> float:
 def ema_update(
     teacher: nn.Module, student: nn.Module, momentum: float, skip_buffers: bool = False
 ) -> None:
-    """``teacher <- (1 - momentum) * teacher + momentum * student`` for parameters, in place.
+    """``teacher <- (1 - momentum) * teacher + momentum * student``, in place.
 
-    Buffers (BN statistics and counters) are copied, not averaged: they are averages already.
+    Parameters and BN statistics alike: the student's own statistics are of its last ten or so
+    batches and do not fit weights that lag behind (ours). Counters are copied.
 
     Args:
         teacher, student: Modules of one architecture.
@@ -163,13 +164,17 @@ def ema_update(
     """
     targets = list(teacher.parameters())
     sources = [parameter.detach() for parameter in student.parameters()]
+    if not skip_buffers:
+        for target, source in zip(teacher.buffers(), student.buffers(), strict=True):
+            if target.is_floating_point():
+                targets.append(target)
+                sources.append(source)
+            else:
+                target.copy_(source)
     if momentum == 1:
         torch._foreach_copy_(targets, sources)
     else:
         torch._foreach_lerp_(targets, sources, momentum)
-    if not skip_buffers:
-        for target, source in zip(teacher.buffers(), student.buffers(), strict=True):
-            target.copy_(source)
 
 
 @torch.no_grad()

@@ -7,10 +7,9 @@ normalisation by RMS and its refresh are ours. Beside it stand FGSM and PGD
 (:mod:`mmext.engine.attacks`), DDN and FMN (:mod:`.minimum_norm`), to compare with.
 """
 
-from .attack_model_hook import AttackModelHook
 from .cw_attack import CWAttack
 from .functional import cw_l2
 from .load_adversarial_image import LoadAdversarialImage
 from .minimum_norm import ddn, fmn
 
-__all__ = ['AttackModelHook', 'CWAttack', 'LoadAdversarialImage', 'cw_l2', 'ddn', 'fmn']
+__all__ = ['CWAttack', 'LoadAdversarialImage', 'cw_l2', 'ddn', 'fmn']

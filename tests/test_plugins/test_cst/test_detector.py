@@ -208,6 +208,30 @@ def test_ignored_boxes_weigh_nothing_and_are_no_background():
     assert len(weights) and (weights == 0).all() and statistics['pseudo/teacher1'] == 0
 
 
+def test_normalised_weights_of_the_pseudo_boxes_have_mean_one(monkeypatch):
+    """Ignore regions, which the teachers agree on less, do not count."""
+    consistency = dict(
+        type='mmext.DistributionConsistency', kind='js', normalize=True, temperature=1e-3
+    )
+    settings = dict(score_thr=0.5, ignore_score_thr=0.1)
+    model = build(cycle(fcos(), consistency=consistency, semi_train_cfg=settings))
+    model.train()
+    boxes = torch.tensor([[2, 3, 30, 40], [10, 20, 50, 60], [5, 5, 60, 20], [30, 2, 60, 60.0]])
+    scores, labels = torch.tensor([0.9, 0.8, 0.3, 0.2]), torch.tensor([0, 1, 2, 0])
+    for teacher in model.teachers:
+        found = InstanceData(bboxes=boxes, scores=scores, labels=labels)
+        monkeypatch.setattr(
+            teacher.bbox_head, 'predict_by_feat', lambda *_, found=found, **__: [found, found]
+        )
+    inputs, samples = batch()
+    pseudo, statistics = model.pseudo_instances(inputs['unsup_teacher'], samples['unsup_teacher'])
+    for teacher in pseudo:
+        weights = torch.stack([found.weights for found in teacher])
+        assert weights[:, :2].mean() == pytest.approx(1) and (weights[:, 2:] == 0).all()
+        assert weights[:, :2].std() > 1e-6
+    assert statistics['pseudo/teacher1'] == 2
+
+
 def test_an_object_gets_one_class():
     boxes = torch.tensor([[0, 0, 10, 10], [0, 0, 10, 11], [20, 0, 30, 10], [25, 0, 35, 10.0]])
     found = InstanceData(

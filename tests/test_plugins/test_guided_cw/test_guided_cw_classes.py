@@ -16,8 +16,8 @@ from mmpretrain.registry import DATASETS, MODELS
 from mmpretrain.structures import DataSample
 
 from mmext.engine.adversarial import PixelSpace, load_classifier
+from mmext.engine.hooks.attack_model import attacking_augments
 from mmext.plugins.guided_cw import cw_l2, evaluation
-from mmext.plugins.guided_cw.attack_model_hook import attacking_augments
 
 CONFIG = Path(__file__).resolve().parents[3] / 'configs/guided_cw/victim_lenet_digits.py'
 SHORT = dict(steps=25, search_steps=2, lr=0.1, initial_const=0.5)
