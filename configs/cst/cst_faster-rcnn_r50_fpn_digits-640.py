@@ -1,5 +1,5 @@
 # A GPU check without downloads: Faster R-CNN R50-FPN from scratch on the digit scenes enlarged to
-# 640 px, 4 labelled images for each student and 4 unlabelled ones per step.
+# 640 px, 4 labelled images for each student and 8 unlabelled ones per step.
 _base_ = [
     './_base_/faster_rcnn_r50_fpn.py',
     '../_base_/datasets/digit_scenes_semi.py',
@@ -54,4 +54,4 @@ custom_hooks = [
     ),
     dict(type='mmext.DistributionConsistencyHook'),
 ]
-auto_scale_lr = dict(base_batch_size=12)
+auto_scale_lr = dict(base_batch_size=16)

@@ -90,7 +90,7 @@ def cost(cfg, device: torch.device, rounds: int, out: Path, data: dict) -> None:
         for method in METHODS:
             rows.append({
                 'method': f'{method}, {precision}',
-                'setting': 'Faster R-CNN R50-FPN, 4 labelled (each student) + 4 unlabelled',
+                'setting': 'Faster R-CNN R50-FPN, 4 labelled (each student) + 8 unlabelled',
                 'metrics': {'s/iteration': summary(seconds[method])},
                 'cost': {'MiB': memory[method]} if memory else {},
             })  # fmt: skip

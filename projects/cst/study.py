@@ -249,7 +249,7 @@ def read(settings: argparse.Namespace, *name) -> dict | None:
 
 
 def tuning(settings: argparse.Namespace) -> list[tuple]:
-    """Runs of the threshold search: the scarce fraction, one seed that the study does not use."""
+    """Runs of the threshold search: the scarce fraction, its first fold, validation split."""
     base = shipped_threshold()
     return [
         (method, settings.percent[0], 0, round(base + step, 2))

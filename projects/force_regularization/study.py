@@ -213,13 +213,13 @@ def judge(rows: dict[str, dict]) -> tuple[str, str]:
     drop, early = mean('plain', 'fine-tuned %') - tuned, mean('plain', 'dense %') - tuned
     met = [macs >= 2.5, drop <= 1, plain <= 1.5]
     verdict = 'met' if all(met) else 'partly' if macs > 1.2 * plain and drop <= 2 else 'not met'
+    same = [mean(method, 'fine-tuned %') for method in ('plain-as-l2', 'l2')]
     why = (
-        f'{TITLES[best]}: {macs:.2f}x fewer MACs, where plain LRA reaches {plain:.2f}x. Points lost '
-        f'after fine-tuning: {drop:.2f} to the plain network trained as long in all, {early:.2f} to '
-        f'it before fine-tuning; cut to the same ranks as L2, the plain network ends at '
-        f'{mean("plain-as-l2", "fine-tuned %"):.1f} %, L2 force at {mean("l2", "fine-tuned %"):.1f}'
-        f' %. One forward is {mean(best, "faster x"):.2f}x as fast on this CPU (one thread, one '
-        'image).'
+        f'{TITLES[best]}: {macs:.2f}x fewer MACs, where plain LRA reaches {plain:.2f}x. Points '
+        f'lost after fine-tuning: {drop:.2f} to the plain network trained as long in all, '
+        f'{early:.2f} to it before fine-tuning. At the ranks of L2 force the plain network ends '
+        f'with {same[0]:.1f} %, that of L2 force with {same[1]:.1f} %. One forward is '
+        f'{mean(best, "faster x"):.2f}x as fast on this CPU (one thread, one image).'
     )
     return verdict, why
 
