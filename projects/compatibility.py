@@ -162,8 +162,9 @@ def _matrix(tested: dict[str, str]) -> str:
 
 def _plugins() -> str:
     rows = []
+    keys = ('Needs', 'Slots', 'Extra Passes', 'Extra Memory', 'Wire Bits')
     for name, block in metadata().items():
-        cells = [_cell(block.get(key)) for key in KEYS[:5]]
+        cells = [_cell(block.get(key)) for key in keys]
         rows.append([f'[{name}](../configs/{name}/README.md)', _host(name), *cells])
     titles = ['plugin', 'host', 'needs', 'slots', 'extra passes', 'extra memory', 'on the wire']
     return _table(titles, rows)
@@ -272,7 +273,7 @@ def test(only: list[str]) -> bool:
     known = set(metadata())
     record = {
         'command': 'python projects/compatibility.py --test',
-        'commit': evidence._commit(),
+        'commit': evidence.commit(),
         'date': datetime.date.today().isoformat(),
         'hardware': evidence.hardware(),
         'versions': evidence.versions(),

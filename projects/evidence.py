@@ -50,7 +50,9 @@ def write_result(
         paper: Its number and where it stands; None where there is none.
         command: What runs this study again.
         data: Set, sizes, manifest hash.
-        seeds: All of them.
+        seeds: All of them, three or more. One is enough where a seed changes nothing, as for times
+            and counts, which are repeated in its place (``tests/test_evidence.py`` lists those
+            studies); any other result of fewer than three says so in ``why`` ("1 seed").
         rows: ``{method, setting, metrics: {name: {mean, std, values}}, cost: {...}}``.
         verdict: One of :data:`VERDICTS`.
         why: What was compared; what was tried where it fell short.
@@ -64,7 +66,7 @@ def write_result(
         'claim': claim,
         'paper': paper,
         'command': command,
-        'commit': _commit(),
+        'commit': commit(),
         'date': datetime.date.today().isoformat(),
         'hardware': hardware(),
         'versions': versions(),
@@ -128,7 +130,7 @@ def versions() -> dict:
     return found
 
 
-def _commit() -> str | None:
+def commit() -> str | None:
     """Commit of the checkout, with '+' where it has changes."""
     try:
         done = subprocess.run(

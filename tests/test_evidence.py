@@ -1,9 +1,91 @@
 """The claims tables in the documents are those of the result files."""
 
+import copy
+import datetime
 import json
 import sys
 
 import pytest
+
+# Studies in which a seed changes nothing that is compared, and why. Their values are repeated in
+# one run, at least three times,
+ONE_SEED = {
+    'cst/cost': 'time and memory of a step',
+    'force_regularization/cost': 'time of a step',
+    'guided_cw/speed': 'time of an attack',
+    'randomized_smoothing/throughput': 'samples per second',
+    'smoothout/landscape': 'the share of many starts and draws',
+    'smoothout/overhead': 'time and memory of a step',
+    'terngrad/codec': 'elements per second',
+    'terngrad/network': 'time and bytes of a step',
+}
+# but for those of which there can be one only.
+ONCE = {
+    'dropin/compose': 'two runs, compared bit by bit',
+    'dropin/zoo': 'one draw of the families, which are counted',
+    'mvstylizer/system': 'one run of each fault, whose frames are counted',
+    'terngrad/model': 'computed from a fit',
+}
+# Metrics with fewer than three values in studies of several seeds.
+FEW_VALUES = {
+    # A network is exported, and timed in other forms, once.
+    'force_regularization/': ('faster x (',),
+    # Counts; the pictures are judged in quality.json.
+    'mvstylizer/speed': ('factor of key interval', 'key on the link', 'edge SSIM', 'warping error'),
+}
+# Results without a cost in any row.
+NO_COST = {
+    'guided_cw/speed': 'its metrics are the cost',
+    'mvstylizer/speed': 'its metrics are the cost',
+    'mvstylizer/system_federated': 'all methods take the same steps; the minutes are in why',
+    'mvstylizer/upscaling': 'the cost of its methods is in speed.json',
+    'randomized_smoothing/coverage': 'drawn counts, no network',
+    'randomized_smoothing/t_certify': 'the networks and counts of adre.json',
+    'smoothout/landscape': 'functions of one and two variables',
+}
+
+
+def faults(study: str, result: dict, evidence) -> list[str]:
+    """What a result lacks of what every result has; see ``evidence.write_result``."""
+    found = []
+    for key, kind in (('claim', str), ('command', str), ('commit', str), ('date', str),
+                      ('hardware', dict), ('versions', dict), ('data', dict), ('seeds', list),
+                      ('rows', list), ('why', str)):  # fmt: skip
+        if not isinstance(result.get(key), kind) or not result[key]:
+            found.append(f'no {key}')
+    if found:
+        return found
+    if 'paper' not in result or result['paper'] == '':
+        found.append('no paper, which may be null')
+    if result.get('verdict') not in evidence.VERDICTS:
+        found.append(f'verdict {result.get("verdict")!r}')
+    try:
+        datetime.date.fromisoformat(result['date'])
+    except ValueError:
+        found.append(f'date {result["date"]}')
+    if not {'cpu', 'cores', 'gpu'} <= set(result['hardware']):
+        found.append('hardware without cpu, cores and gpu')
+    if not {'python', 'torch', 'mmengine'} <= set(result['versions']):
+        found.append('versions without python, torch and mmengine')
+    seeds = len(set(result['seeds']))
+    told = f'{seeds} seed' in result['why']
+    if seeds < 3 and not told and study not in {**ONE_SEED, **ONCE}:
+        found.append(f'{seeds} seeds, and why does not say so')
+    for row in result['rows']:
+        if not (row.get('method') and 'setting' in row and row.get('metrics')):
+            found.append(f'a row without method, setting or metrics: {row.get("method")}')
+            continue
+        few = [name for prefix in FEW_VALUES if study.startswith(prefix)
+               for name in FEW_VALUES[prefix]]  # fmt: skip
+        for name, value in row['metrics'].items():
+            if value != evidence.summary(value['values']):
+                found.append(f'{row["method"]}, {name}: not the mean of its values')
+            enough = seeds if told and seeds < 3 else 3
+            if len(value['values']) < enough and study not in ONCE and not name.startswith((*few,)):
+                found.append(f'{row["method"]}, {name}: {len(value["values"])} values')
+    if study not in NO_COST and not any(row.get('cost') for row in result['rows']):
+        found.append('no cost')
+    return found
 
 
 @pytest.fixture
@@ -16,15 +98,45 @@ def test_no_claims_table_is_stale(evidence):
 
 
 def test_every_result_is_complete(root, evidence):
+    found = {}
     for path in root.glob('projects/*/results/*.json'):
-        result = json.loads(path.read_text())
-        assert result['verdict'] in evidence.VERDICTS, path
-        assert {'claim', 'command', 'commit', 'hardware', 'versions', 'data', 'seeds'} <= set(
-            result
-        )
-        for row in result['rows']:
-            for value in row['metrics'].values():
-                assert value == evidence.summary(value['values']), path
+        study = f'{path.parents[1].name}/{path.stem}'
+        found[study] = faults(study, json.loads(path.read_text()), evidence)
+    assert not {study: lacking for study, lacking in found.items() if lacking}
+    assert {*ONE_SEED, *ONCE, *NO_COST} <= set(found), 'an exception for a study that is not there'
+
+
+def test_incomplete_results_are_noticed(root, evidence):
+    path = root / 'projects/smoothout/results/generalisation.json'
+    whole = json.loads(path.read_text())
+
+    def lacking(study='smoothout/generalisation', **changes):
+        return faults(study, {**copy.deepcopy(whole), **changes}, evidence)
+
+    assert lacking() == []
+    for key in whole:
+        without = {name: value for name, value in whole.items() if name != key}
+        assert faults('smoothout/generalisation', without, evidence), key
+    for key in ('claim', 'paper', 'command', 'why', 'date'):
+        assert lacking(**{key: ''}), key
+    assert lacking(paper=None) == [] and lacking(date='yesterday') == ['date yesterday']
+    assert lacking(rows=[]) == ['no rows'] and lacking(hardware={'cpu': 'x'}) and lacking(data={})
+    assert lacking(verdict='great') == ["verdict 'great'"] and lacking(versions={'torch': '2'})
+    # Fewer than three seeds are told, or change nothing.
+    assert lacking(seeds=[0]) == ['1 seeds, and why does not say so']
+    assert lacking(seeds=[0], why='1 seed: it takes a day') == []
+    assert lacking('smoothout/overhead', seeds=[0]) == []
+    row = copy.deepcopy(whole['rows'][0])
+    for name in row['metrics']:
+        row['metrics'][name] = evidence.summary([1.0])
+    assert len(lacking(rows=[row])) == len(row['metrics'])
+    assert lacking('smoothout/overhead', seeds=[0], rows=[row])
+    assert lacking('terngrad/model', seeds=[0], rows=[row]) == []
+    assert lacking(rows=[row], seeds=[0], why='1 seed: it takes a day') == []
+    assert lacking(rows=[{**whole['rows'][0], 'cost': {}}]) == ['no cost']
+    assert lacking(rows=[{**whole['rows'][0], 'metrics': {}}])
+    del row['setting']
+    assert lacking(rows=[row])
 
 
 def test_tables_are_rewritten(evidence, tmp_path, monkeypatch):

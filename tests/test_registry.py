@@ -91,6 +91,13 @@ def test_a_missing_host_package_names_the_extra():
     )
     done = run(code)
     assert "pip install 'mmext[det]'" in done.stderr and 'needs the package mmdet' in done.stderr
+    only_onedl = (
+        'import importlib.metadata as metadata; version = metadata.version\n'
+        "metadata.version = lambda name: '1' if name == 'onedl-mmengine' else version('none')\n"
+    )
+    code = only_onedl + code
+    done = run(code)
+    assert "MMCV_WITH_OPS=0 pip install 'mmext[onedl]'" in done.stderr, done.stderr
 
 
 def test_a_misspelt_name_is_corrected(caplog):

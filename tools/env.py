@@ -7,18 +7,18 @@ Two layers, both under the user's cache directory (or `$MMEXT_CACHE`):
 - `run-<hash>`: a small one for each checkout that sees the first and has mmext installed in
   editable form, so that two checkouts never disturb each other.
 
-Needs Python 3.10-3.12 with venv and pip, nothing else.
+Needs Python 3.10-3.12 with venv and ensurepip, nothing else.
 """
 
 import argparse
 import contextlib
 import fcntl
 import hashlib
+import importlib.util
 import os
 import shutil
 import subprocess
 import sys
-import venv
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -63,6 +63,30 @@ def run(*command: object, **environment: str) -> None:
         sys.exit(f'failed: {" ".join(str(part) for part in command)}')
 
 
+def create(env: Path, with_pip: bool) -> None:
+    """Make an empty virtual environment.
+
+    Raises:
+        SystemExit: Python came without what that takes, as Debian's does; the message names the
+            package.
+    """
+    missing = [name for name in ('venv', 'ensurepip') if importlib.util.find_spec(name) is None]
+    if not missing:
+        import venv
+
+        try:
+            venv.create(env, with_pip=with_pip)
+            return
+        except subprocess.CalledProcessError as error:  # ensurepip without its wheels
+            missing = [f'a working ensurepip ({error})']
+    version = '.'.join(str(part) for part in sys.version_info[:2])
+    sys.exit(
+        f'{sys.executable} has no {" and no ".join(missing)}, so it cannot make a virtual '
+        f'environment; on Debian and Ubuntu: apt-get install python{version}-venv; elsewhere name '
+        'another Python: make PYTHON=/path/to/python'
+    )
+
+
 @contextlib.contextmanager
 def locked(path: Path):
     """Hold an exclusive lock: two `make` at once must not build one environment twice."""
@@ -96,11 +120,11 @@ def dependencies(stack: str) -> Path:
 
     def install(target: Path) -> None:
         say(f'mmext: installing the {stack} stack into {target} (once, a few minutes)')
-        venv.create(target, with_pip=True)
+        create(target, with_pip=True)
         pip = [interpreter(target), '-m', 'pip', 'install', '--quiet', '-c', constraints]
         run(*pip, 'setuptools', 'wheel')
         requested = [part for file in files for part in ('-r', file)]
-        # The onedl packages are published as sources; without this mmcv would compile its ops.
+        # All of onedl but its mmengine is published as sources; mmcv would compile its ops.
         run(*pip, *requested, MMCV_WITH_OPS='0')
         run(*pip, '--no-deps', '-r', no_deps)
 
@@ -115,7 +139,7 @@ def checkout(stack: str) -> Path:
     env = cache_dir() / f'run-{digest(str(ROOT), str(deps), *texts)}'
 
     def install(target: Path) -> None:
-        venv.create(target, with_pip=False)
+        create(target, with_pip=False)
         library = next((target / 'lib').glob('python*')) / 'site-packages'
         shared = next((deps / 'lib').glob('python*')) / 'site-packages'
         # addsitedir rather than a plain path: the shared layer's own .pth files count, too.

@@ -141,11 +141,16 @@ class WarpingError:
     """Change from frame to frame that motion does not explain, in grey levels (RMS).
 
     Flow is Farneback's on the originals, another estimator than the DIS flow that made the frames;
-    occluded places and scene cuts are left out. The original's own error is the floor.
+    occluded places and scene cuts are left out. The original's own error is the floor. With a clip
+    of known flow that flow is used instead, and the floor is that of resampling.
     """
 
-    def __init__(self, originals: list[Frame]) -> None:
+    def __init__(self, originals: list[Frame], known: KnownFlowClip | None = None) -> None:
         self.pairs: list[tuple[int, np.ndarray, np.ndarray]] = []
+        if known is not None:
+            for t in range(len(originals) - 1):
+                self.pairs.append((t, known.flow(t, t + 1), known.visible(t, t + 1)))
+            return
         cuts = SceneCut()
         cut = [cuts.is_cut(frame) for frame in originals]
         for t in range(len(originals) - 1):

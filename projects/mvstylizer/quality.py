@@ -35,6 +35,7 @@ from measures import (  # noqa: E402
 )
 
 from mmext.datasets.photos import photo  # noqa: E402
+from mmext.plugins.mvstylizer.flow import DISFlow  # noqa: E402
 from mmext.plugins.mvstylizer.pipeline import VideoStylizer  # noqa: E402
 from mmext.registry import KEYFRAME_POLICIES, STYLIZERS  # noqa: E402
 
@@ -122,7 +123,9 @@ def main() -> None:
     errors = {name: WarpingError(frames) for name, frames in clips.items()}
     styles = STYLES[:1] if args.quick else STYLES
     shown = 'every 4th' if args.quick else 'every 16th'
-    done = records(args, 'quality', {'clips': {k: len(v) for k, v in clips.items()}})
+    settings = {'clips': {k: len(v) for k, v in clips.items()}, 'propagations': PROPAGATIONS}
+    settings |= {'flow': DISFlow().preset}
+    done = records(args, 'quality', settings)
     known = {(row['style'], row['clip']) for row in done.rows}
     for style in styles:
         for clip, frames in clips.items():

@@ -2,14 +2,18 @@
 
 Example:
     python tools/analysis_tools/browse_pseudo_labels.py configs/cst/cst_fcos_r18_digits.py \
-        work_dirs/demo/cst/iter_1000.pth --out pseudo_labels.png \
+        work_dirs/demo/cst/iter_1400.pth --out pseudo_labels.png \
         --truth data/digit_scenes/annotations/instances_train.json
 """
 
 import argparse
 import sys
 from collections.abc import Sequence
+from importlib.util import find_spec
 from pathlib import Path
+
+if find_spec('mmext') is None:
+    sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from mmext.engine import launch
 

@@ -8,6 +8,11 @@ Example:
 import argparse
 import sys
 from collections.abc import Sequence
+from importlib.util import find_spec
+from pathlib import Path
+
+if find_spec('mmext') is None:
+    sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from mmext.datasets.coco_split import split_coco
 

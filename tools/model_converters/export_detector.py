@@ -2,14 +2,18 @@
 
 Example:
     python tools/model_converters/export_detector.py configs/cst/cst_fcos_r18_digits.py \
-        work_dirs/demo/cst/iter_1000.pth --network teacher1 --out work_dirs/teacher1
+        work_dirs/demo/cst/iter_1400.pth --network teacher1 --out work_dirs/teacher1
     python PATH_OF_MMDET/.mim/tools/test.py work_dirs/teacher1.py work_dirs/teacher1.pth
 """
 
 import argparse
 import sys
 from collections.abc import Sequence
+from importlib.util import find_spec
 from pathlib import Path
+
+if find_spec('mmext') is None:
+    sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from mmext.engine import launch
 
