@@ -1,6 +1,6 @@
 # Conv-M for small grey images, adapted by all three losses: 32 + 32 images in a batch, SGD,
 # schedule "inv".
-_base_ = '../../_base_/cls_runtime.py'
+_base_ = './da_runtime.py'
 
 max_iters = 600
 model = dict(
@@ -20,23 +20,10 @@ model = dict(
     ),
 )
 train_cfg = dict(type='mmext.ResumableIterTrainLoop', max_iters=max_iters, val_interval=100)
-val_cfg = dict()
-test_cfg = dict()
 optim_wrapper = dict(
     type='OptimWrapper',
     optimizer=dict(type='SGD', lr=0.03, momentum=0.9, weight_decay=5e-4, nesterov=True),
 )
 # lr / (1 + 10 p)^0.75 at the share p of the training, as DANN.
 param_scheduler = dict(type='mmext.InvLR', gamma=10 / max_iters, power=0.75, by_epoch=False)
-default_hooks = dict(checkpoint=dict(by_epoch=False, interval=100))
-custom_hooks = [
-    dict(type='mmext.IterSeedHook'),
-    dict(type='mmext.AccuracyReportHook'),
-    dict(type='mmext.RichProgressHook'),
-    dict(type='mmext.CurvesHook'),
-    dict(type='mmext.PlainCheckpointHook'),
-]
-log_processor = dict(by_epoch=False)
-# Labels of the target's validation split are read by the accuracy alone.
-val_evaluator = [dict(type='Accuracy', topk=1), dict(type='mmext.LabelFreeSelection')]
-test_evaluator = dict(type='Accuracy', topk=1)
+default_hooks = dict(checkpoint=dict(interval=100))

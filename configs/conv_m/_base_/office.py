@@ -1,6 +1,6 @@
 # Adaptation on Office: all images of both domains, tested on the target (the usual protocol). Needs
 # the weights of conv-m-4p1m_8xb32_in1k.py. Rates and schedule as DAN and RTN.
-_base_ = '../../_base_/cls_runtime.py'
+_base_ = './da_runtime.py'
 
 num_classes = 31
 pretrained = 'work_dirs/conv-m-4p1m_8xb32_in1k/epoch_90.pth'
@@ -60,14 +60,8 @@ val_dataloader = dict(
     dataset=dict(pipeline=test_pipeline, **office),
 )
 test_dataloader = val_dataloader
-# The accuracy reads the target's labels; of its values only that of the last iteration, or of one
-# chosen by a score of LabelFreeSelection, is a result of unsupervised adaptation.
-val_evaluator = [dict(type='Accuracy', topk=1), dict(type='mmext.LabelFreeSelection')]
-test_evaluator = dict(type='Accuracy', topk=1)
 
 train_cfg = dict(type='mmext.ResumableIterTrainLoop', max_iters=20000, val_interval=500)
-val_cfg = dict()
-test_cfg = dict()
 optim_wrapper = dict(
     type='OptimWrapper',
     optimizer=dict(type='SGD', lr=0.01, momentum=0.9, weight_decay=5e-4),
@@ -75,12 +69,4 @@ optim_wrapper = dict(
     paramwise_cfg=dict(custom_keys={'backbone': dict(lr_mult=0.1)}),
 )
 param_scheduler = dict(type='mmext.InvLR', gamma=0.001, power=0.75, by_epoch=False)
-default_hooks = dict(checkpoint=dict(by_epoch=False, interval=500))
-custom_hooks = [
-    dict(type='mmext.IterSeedHook'),
-    dict(type='mmext.AccuracyReportHook'),
-    dict(type='mmext.RichProgressHook'),
-    dict(type='mmext.CurvesHook'),
-    dict(type='mmext.PlainCheckpointHook'),
-]
-log_processor = dict(by_epoch=False)
+default_hooks = dict(checkpoint=dict(interval=500))
