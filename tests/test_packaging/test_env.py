@@ -2,6 +2,8 @@
 
 import importlib.util
 import shutil
+import subprocess
+import sys
 
 import pytest
 
@@ -30,7 +32,7 @@ def env(root, tmp_path, monkeypatch):
     def create(target, with_pip):
         (target / 'lib/python3/site-packages').mkdir(parents=True)
 
-    monkeypatch.setattr(module.venv, 'create', create)
+    monkeypatch.setattr('venv.create', create)
     return module
 
 
@@ -78,3 +80,22 @@ def test_two_checkouts_share_dependencies_but_not_the_editable_install(env, tmp_
     second = env.checkout('upstream')
     assert second != first and env.dependencies('upstream') == deps
     assert len(env.commands) == installs + 1 and str(other) in env.commands[-1]
+
+
+@pytest.mark.parametrize('lacks', ['venv', 'ensurepip', 'wheels'])
+def test_a_python_that_cannot_make_environments_names_the_package(env, monkeypatch, lacks):
+    """Debian keeps venv's parts in a package of their own."""
+    find = importlib.util.find_spec
+
+    def broken(target, with_pip):
+        raise subprocess.CalledProcessError(1, ['python', '-m', 'ensurepip'])
+
+    monkeypatch.setattr('venv.create', broken)
+    monkeypatch.setattr(
+        importlib.util, 'find_spec', lambda name: None if name == lacks else find(name)
+    )
+    said = {'venv': 'no venv, so', 'ensurepip': 'no ensurepip, so', 'wheels': 'no a working'}[lacks]
+    package = f'apt-get install python{sys.version_info[0]}.{sys.version_info[1]}-venv'
+    with pytest.raises(SystemExit, match=said) as error:
+        env.dependencies('upstream')
+    assert package in str(error.value) and not env.commands
