@@ -18,7 +18,9 @@ def main() -> None:
     enroll.add_argument('--role', choices=('phone', 'edge'), default='phone')
     stop = commands.add_parser('revoke', help='revoke a token')
     stop.add_argument('token_id', help='id of the token, as in the log of its enrolment')
-    commands.add_parser('rollback', help='publish the version before the current one again')
+    commands.add_parser(
+        'rollback', help='go back to the version that the current one was made from'
+    )
     args = parser.parse_args()
     check_packages('grpc', 'grpc_health', 'cryptography', 'prometheus_client', 'flwr')
     from .system.cloud_main import enroll_code, revoke, roll_back, serve

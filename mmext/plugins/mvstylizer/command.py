@@ -54,7 +54,8 @@ def stylize_file(
 ) -> Report:
     """Stylise a video file, frame by frame and with bounded memory.
 
-    Time stamps, frame rate, sound and the way the picture is turned are those of the source.
+    Time stamps, frame rate, sound, shape of pixels and the way the picture is turned are those of
+    the source.
 
     Args:
         source: Video, any container that FFmpeg reads.
@@ -74,9 +75,6 @@ def stylize_file(
         FileNotFoundError: ``source`` or ``style`` does not exist.
         ValueError: One of the files cannot be read or written; nothing stays under ``target``.
     """
-    source, target = Path(source), Path(target)
-    if target.exists() and source.exists() and target.samefile(source):
-        raise ValueError(f'{target} is the source itself; choose another name for the result')
     stylise = VideoStylizer(style=read_image(style), **settings)
     began = time.perf_counter()
     with VideoReader(source) as reader:

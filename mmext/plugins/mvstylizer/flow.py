@@ -31,7 +31,7 @@ class DISFlow:
         ValueError: Unknown preset.
     """
 
-    def __init__(self, preset: str = 'fast') -> None:
+    def __init__(self, preset: str = 'medium') -> None:
         if preset not in PRESETS:
             raise ValueError(f'preset={preset!r} must be one of {", ".join(PRESETS)}')
         self.preset = preset

@@ -47,7 +47,7 @@ class _ByFlow(Propagation):
         ValueError: An argument is out of range.
     """
 
-    def __init__(self, flow_side: int = 480, preset: str = 'fast') -> None:
+    def __init__(self, flow_side: int = 480, preset: str = 'medium') -> None:
         if flow_side < 32:
             raise ValueError(f'flow_side={flow_side} must be at least 32 pixels')
         self.flow_side = flow_side
@@ -126,7 +126,7 @@ class AffinePropagation(_ByFlow):
         cell: int = 2,
         radius: int = 1,
         ridge: float = 1e-3,
-        preset: str = 'fast',
+        preset: str = 'medium',
     ) -> None:
         super().__init__(flow_side, preset)
         if scope not in ('local', 'global'):
@@ -226,7 +226,7 @@ class FlowBlend(_ByFlow):
 
     bidirectional = True
 
-    def __init__(self, flow_side: int = 480, preset: str = 'fast', fill: bool = True) -> None:
+    def __init__(self, flow_side: int = 480, preset: str = 'medium', fill: bool = True) -> None:
         super().__init__(flow_side, preset)
         self.fill = AffinePropagation(flow_side=flow_side, preset=preset) if fill else None
 

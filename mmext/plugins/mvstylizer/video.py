@@ -49,6 +49,7 @@ class VideoReader:
     Attributes:
         size: (height, width) as shown.
         rate: Frames per second, a fraction.
+        pixel_aspect: Width of a pixel by its height, as shown; None: not told.
         time_base: Seconds per unit of :attr:`TimedFrame.pts`.
         audio: Streams of sound.
 
@@ -102,6 +103,10 @@ class VideoReader:
         self.turns = round(image.rotation / 90) % 4
         self._stored = image.width, image.height
         self.size = self._stored if self.turns % 2 else self._stored[::-1]
+        shape = self.video.sample_aspect_ratio
+        self.pixel_aspect = Fraction(shape) if shape else None
+        if self.pixel_aspect and self.turns % 2:
+            self.pixel_aspect = 1 / self.pixel_aspect
 
     @property
     def expected_frames(self) -> int | None:
@@ -201,13 +206,15 @@ class VideoWriter:
     Args:
         path: The suffix tells the container.
         size: (height, width); an odd one is kept by 4:4:4 sampling of colours.
-        source: Reader whose rate, time base, colours and sound the file takes over.
+        source: Reader whose rate, time base, colours, sound and shape of pixels the file takes
+            over.
         sound: Keep the sound.
         encoder: Name of FFmpeg's encoder; default :data:`ENCODERS` or the container's.
         options: Options of the encoder.
 
     Raises:
-        VideoError: Container, encoder or sound do not go together, or the file cannot be written.
+        VideoError: Container, encoder or sound do not go together, ``path`` is a folder or the
+            source, or the file cannot be written.
     """
 
     def __init__(
@@ -223,9 +230,14 @@ class VideoWriter:
         self.size = check_size(size)
         if not self.path.parent.is_dir():
             raise VideoError(f'folder {self.path.parent} does not exist')
+        if self.path.is_dir():
+            raise VideoError(f'{path} is a folder; give the name of a file for the result')
+        if self.path.exists() and self.path.samefile(source.path):
+            raise VideoError(f'{path} is the source itself; choose another name for the result')
         self.draft = self.path.with_name(f'.{self.path.stem}.{os.getpid()}{self.path.suffix}')
         self._file = _File(self.draft)
         self._sounds: dict[int, Any] = {}
+        self._finished = False
         try:
             self.container = av.open(self._file, 'w')
         except (av.error.FFmpegError, ValueError, OSError) as error:
@@ -256,6 +268,8 @@ class VideoWriter:
         video.thread_type = 'AUTO'
         context = video.codec_context
         context.time_base = video.time_base = source.time_base
+        if source.pixel_aspect:
+            context.sample_aspect_ratio = source.pixel_aspect
         for key, value in source.colors.items():
             setattr(context, key, value)
         self._colorspace = _COLORSPACES.get(int(source.colors['colorspace']))
@@ -293,7 +307,8 @@ class VideoWriter:
         self._do(lambda: self.container.mux(self.video.encode(None)))
         self._do(self.container.close)
         self._do(self._file.sync)
-        os.replace(self.draft, self.path)
+        self._do(lambda: os.replace(self.draft, self.path))
+        self._finished = True
 
     def abort(self) -> None:
         """Remove what has been written."""
@@ -305,7 +320,7 @@ class VideoWriter:
         return self
 
     def __exit__(self, *_: object) -> None:
-        if not self._file.closed:
+        if not self._finished:
             self.abort()
 
     def _remove(self) -> None:
@@ -335,10 +350,6 @@ class _File:
             self._file = open(path, 'w+b', buffering=1 << 20)  # noqa: SIM115
         except OSError as error:
             raise VideoError(f'{path.parent} cannot be written to: {_told(error)}') from error
-
-    @property
-    def closed(self) -> bool:
-        return self._file.closed
 
     def write(self, data: bytes) -> int:
         return self._guarded(self._file.write, data)

@@ -25,13 +25,15 @@ QUICK = dict(
 TIMES = [0, 40, 80, 120, 200, 240, 280, 380, 420, 460, 500, 540, 640, 680, 720, 760, 800, 840]
 
 
-def write(path, size=(48, 64), times=TIMES, sound=True, codec='libx264'):
+def write(path, size=(48, 64), times=TIMES, sound=True, codec='libx264', shape=None):
     """A clip written by PyAV alone: frames of a pan at uneven times, and a tone."""
     clip = KnownFlowClip(photo('china'), size, len(times), pan=(3, 1))
     with av.open(str(path), 'w') as file:
         video = file.add_stream(codec, rate=25)
         video.width, video.height, video.pix_fmt = size[1], size[0], 'yuv420p'
         video.codec_context.time_base = Fraction(1, 1000)
+        if shape is not None:
+            video.codec_context.sample_aspect_ratio = shape
         tone = file.add_stream('aac', rate=16000, layout='mono') if sound else None
         for image, time in zip(clip.frames, times, strict=True):
             frame = av.VideoFrame.from_ndarray(image, format='rgb24')
@@ -61,6 +63,23 @@ def contents(path):
             if p.size
         ]
     return [t for t, _ in frames], [f for _, f in frames], sound
+
+
+def turn(path, turned):
+    """Write the display matrix of a phone held upright into a copy of the file, by hand."""
+    data = bytearray(path.read_bytes())
+    place = data.find(b'tkhd') + 4 + 4 + 4 * 5 + 8 + 8
+    identity = struct.pack('>9i', 65536, 0, 0, 0, 65536, 0, 0, 0, 1 << 30)
+    assert data[place : place + 36] == identity
+    # A quarter turn to the right, as in ISO 14496-12: x' = -y, y' = x.
+    data[place : place + 36] = struct.pack('>9i', 0, 65536, 0, -65536, 0, 0, 0, 0, 1 << 30)
+    turned.write_bytes(data)
+
+
+def pixel_shape(path):
+    """Width of a pixel by its height, as the file tells a player."""
+    with av.open(str(path)) as file:
+        return file.streams.video[0].sample_aspect_ratio
 
 
 @pytest.fixture(scope='module')
@@ -109,15 +128,8 @@ def test_frames_have_the_style_and_match_the_array_path(source, style, tmp_path)
 
 
 def test_a_turned_video_stays_turned(source, style, tmp_path):
-    """The display matrix of a phone held upright, written into the file by hand."""
-    data = bytearray(source.read_bytes())
-    place = data.find(b'tkhd') + 4 + 4 + 4 * 5 + 8 + 8
-    identity = struct.pack('>9i', 65536, 0, 0, 0, 65536, 0, 0, 0, 1 << 30)
-    assert data[place : place + 36] == identity
-    # A quarter turn to the right, as in ISO 14496-12: x' = -y, y' = x.
-    data[place : place + 36] = struct.pack('>9i', 0, 65536, 0, -65536, 0, 0, 0, 0, 1 << 30)
     turned = tmp_path / 'turned.mp4'
-    turned.write_bytes(data)
+    turn(source, turned)
     upright = contents(source)[1][3]
     with VideoReader(turned) as reader:
         assert reader.size == (64, 48)
@@ -125,6 +137,16 @@ def test_a_turned_video_stays_turned(source, style, tmp_path):
     assert np.array_equal(shown, np.rot90(upright, -1))
     stylize_file(turned, style, tmp_path / 'out.mp4', **QUICK)
     assert contents(tmp_path / 'out.mp4')[1][0].shape == (64, 48, 3)
+
+
+@pytest.mark.parametrize('suffix', ['.mp4', '.mkv'])
+def test_pixels_keep_their_shape(style, tmp_path, suffix):
+    wide, turned = tmp_path / 'wide.mp4', tmp_path / 'turned.mp4'
+    write(wide, shape=Fraction(128, 117))
+    turn(wide, turned)
+    for source, shape in ((wide, Fraction(128, 117)), (turned, Fraction(117, 128))):
+        stylize_file(source, style, tmp_path / f'out{suffix}', **QUICK)
+        assert pixel_shape(tmp_path / f'out{suffix}') == shape
 
 
 @pytest.mark.parametrize('size', [(33, 51), (96, 128), (20, 64)])
@@ -168,6 +190,22 @@ def test_wrong_files_are_clear_errors(source, style, tmp_path):
     failing(tmp_path, "no container for the suffix '.xyz'", source, style, target='out.xyz')
     failing(tmp_path, 'cannot hold', source, style, target='out.webm')
     failing(tmp_path, 'cannot hold', source, style, encoder='no_such_encoder')
+
+
+def test_a_folder_is_refused_before_a_frame_is_made(source, style, tmp_path):
+    (tmp_path / 'out.mp4').mkdir()
+    made = []
+    with pytest.raises(VideoError, match='out.mp4 is a folder'):
+        stylize_file(source, style, tmp_path / 'out.mp4', on_frame=made.append, **QUICK)
+    assert [p.name for p in tmp_path.iterdir()] == ['out.mp4'] and not made
+
+
+def test_a_name_that_cannot_be_had_leaves_no_draft(source, style, tmp_path, monkeypatch):
+    def refuse(*_):
+        raise PermissionError(1, 'Operation not permitted')
+
+    monkeypatch.setattr('os.replace', refuse)
+    failing(tmp_path, 'cannot be written: Operation not permitted', source, style)
 
 
 def test_the_source_is_never_overwritten(source, style):
@@ -262,6 +300,9 @@ def test_real_clips_keep_frames_times_and_sound(name, style, tmp_path):
     before, after = contents(path), contents(tmp_path / 'out.mp4')
     np.testing.assert_allclose(np.diff(after[0]), np.diff(before[0]), atol=1e-4)
     assert [p for _, p in after[2]] == [p for _, p in before[2]]
+    assert pixel_shape(tmp_path / 'out.mp4') == pixel_shape(path)
+    if name == 'carphone':
+        assert pixel_shape(path) == Fraction(128, 117)
 
 
 def test_a_missing_clip_package_names_the_mend(monkeypatch):

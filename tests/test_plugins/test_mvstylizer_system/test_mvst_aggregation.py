@@ -1,6 +1,7 @@
 """Aggregation against a flat float64 average, refusals, gate, resume."""
 
 import json
+import threading
 
 import numpy as np
 import pytest
@@ -177,6 +178,74 @@ def test_rollback_and_numbers_that_are_never_used_twice(tmp_path):
     assert json.loads((tmp_path / 'models' / 'current.json').read_text())['last'] == 4
 
 
+def test_rollback_goes_to_the_version_that_the_current_one_was_made_from(tmp_path):
+    """1 good, 2 bad, back to 1, 3 made from 1 and bad, too: back to 1, not to the bad 2."""
+    store = ModelStore(tmp_path)
+    store.publish({'x': torch.tensor(1.0)})
+    store.publish({'x': torch.tensor(2.0)})
+    assert store.rollback() == 1
+    assert store.publish({'x': torch.tensor(3.0)}, base=1) == 3
+    assert ModelStore(tmp_path).rollback() == 1
+    assert (store.rollback(), store.rollback()) == (0, 0)
+
+
+def test_the_way_back_is_not_pruned(tmp_path):
+    store = ModelStore(tmp_path, keep=2)
+    for value in range(3):
+        store.publish({'x': torch.tensor(float(value))})
+    store.select(2)
+    store.publish({'x': torch.tensor(4.0)})
+    assert store.versions() == [2, 3, 4] and store.rollback() == 2
+    # Where it is gone, the way goes on to the one before it.
+    store.select(4)
+    (tmp_path / 'v000002.pth').unlink()
+    assert store.rollback() == 0
+
+
+def test_a_rollback_while_a_round_closes_is_not_undone(tmp_path):
+    cloud = federation(tmp_path)
+    cloud.close_round(0, [toward_zero(0.2)])
+    inner = cloud._evaluate
+
+    def evaluate(state):
+        if cloud.models.current == 1:
+            # The operator's command is another process.
+            ModelStore(tmp_path / 'models').rollback()
+        return inner(state)
+
+    cloud._evaluate = evaluate
+    with pytest.raises(ValueError, match='made from version 1, current is 0'):
+        cloud.close_round(1, [toward_zero(0.2)])
+    assert cloud.models.current == 0 and cloud.models.versions() == [1]
+    assert len(cloud.rounds()) == 1
+
+
+def test_base_and_score_are_those_of_the_version_asked_for(tmp_path):
+    cloud = federation(tmp_path)
+    for version in range(2):
+        cloud.close_round(version, [toward_zero(0.2)])
+    cloud.models.rollback()
+    fresh = federation(tmp_path)
+    want = (base_state()['bias'].abs().sum() - 0.4 * base_state()['bias'].abs().sum()).item()
+    assert fresh.score(2) == pytest.approx(want, rel=1e-5)
+    torch.testing.assert_close(fresh.state(2)['bias'], 0.6 * base_state()['bias'])
+    assert torch.equal(fresh.state(0)['bias'], base_state()['bias'])
+
+
+def test_two_processes_do_not_change_a_store_at_once(tmp_path):
+    running = ModelStore(tmp_path)
+    running.publish({'x': torch.tensor(1.0)})
+    with running._locked():
+        draft = tmp_path / 'v000002.pth.7.9.tmp'
+        draft.write_bytes(b'half')
+        command = threading.Thread(target=lambda: ModelStore(tmp_path).rollback())
+        command.start()
+        command.join(0.3)
+        assert command.is_alive() and draft.exists() and running.current == 1
+    command.join(20)
+    assert running.current == 0
+
+
 def test_store_keeps_the_newest_and_the_current(tmp_path):
     store = ModelStore(tmp_path, keep=2)
     for value in range(5):
@@ -207,4 +276,4 @@ def test_atomic_write_keeps_the_old_file_where_writing_fails(tmp_path, monkeypat
             patch.setattr(step, full)
             with pytest.raises(OSError, match='No space'):
                 write_atomic(path, b'new')
-        assert path.read_bytes() == b'old'
+        assert path.read_bytes() == b'old' and list(tmp_path.iterdir()) == [path]

@@ -21,7 +21,7 @@ from mmext.plugins.mvstylizer.system.authentication import admitted
 from mmext.plugins.mvstylizer.system.images import ImageLimits, decode, encode
 from mmext.plugins.mvstylizer.system.limits import Limits
 from mmext.plugins.mvstylizer.system.link import METHOD
-from mmext.plugins.mvstylizer.system.tokens import TokenIssuer, public_bytes
+from mmext.plugins.mvstylizer.system.tokens import TokenIssuer, peek, public_bytes
 from mmext.registry import STYLIZERS
 
 
@@ -77,7 +77,7 @@ def test_a_stream_stylises_like_the_stylizer_itself(world):
     assert edge.metrics.value('mvst_keys_answered_total', answer='styled') == 3
 
 
-def test_health_service_and_drain(world):
+def test_health_service_needs_no_token(world):
     edge = world.edge()
 
     async def check():
@@ -87,6 +87,26 @@ def test_health_service_and_drain(world):
             return (await stub.Check(request)).status
 
     assert world.loop.run(check()) == health_pb2.HealthCheckResponse.SERVING
+
+
+def test_health_says_when_an_edge_drains(world):
+    edge = world.edge()
+
+    async def watch():
+        async with world.channel(edge) as channel:
+            request = health_pb2.HealthCheckRequest(service='mmext.mvstylizer.v1.Edge')
+            call = health_pb2_grpc.HealthStub(channel).Watch(request)
+            told = [(await call.read()).status]
+            stopping = asyncio.create_task(edge.stop())
+            told.append((await call.read()).status)
+            call.cancel()
+            await stopping
+            return told
+
+    told = world.loop.run(watch())
+    world.edges.remove(edge)
+    response = health_pb2.HealthCheckResponse
+    assert told == [response.SERVING, response.NOT_SERVING]
 
 
 def test_a_server_must_prove_its_name(world, tmp_path):
@@ -150,6 +170,43 @@ def test_bad_tokens_are_refused_before_anything_is_decoded(world, monkeypatch):
     assert len(parsed) == 1
     assert edge.metrics.value('mvst_pictures_decoded_total') == 1
     assert edge.metrics.value('mvst_calls_refused_total', reason='replayed call') == 1
+
+
+@pytest.mark.parametrize('how', ['expired', 'revoked'])
+def test_a_running_session_ends_with_its_token(world, how):
+    """At the next key; what was accepted before is answered."""
+    edge = world.edge()
+    phone = world.credentials()
+
+    async def session():
+        async with world.channel(edge) as channel:
+            call = rpc.EdgeStub(channel).Stylize(metadata=world.metadata(credentials=phone))
+            for message in (opening(), key(0)):
+                await call.write(message)
+                await call.read()
+            if how == 'revoked':
+                world.tokens.revoke([peek(phone.token).id])
+            else:
+                world.tokens._clock = lambda: peek(phone.token).expires
+            await call.write(key(1))
+            with pytest.raises(grpc.aio.AioRpcError) as error:
+                await call.read()
+            return error.value
+
+    error = world.loop.run(session())
+    assert error.code() == grpc.StatusCode.UNAUTHENTICATED and error.details() == f'{how} token'
+    assert edge.metrics.value('mvst_keys_accepted_total') == 1
+    assert edge.metrics.value('mvst_sessions_cut_total', why=f'{how} token') == 1
+
+
+def test_a_frame_that_cannot_be_kept_is_still_stylised(world):
+    class Full:
+        def add(self, device, frame):
+            raise OSError(28, 'No space left on device')
+
+    edge = world.edge(collection=Full())
+    _, answer = world.loop.run(talk(world, edge, [opening(consent=True), key(0)]))
+    assert answer.HasField('styled')
 
 
 def png_bomb(width, height):
@@ -218,7 +275,7 @@ def test_oversized_and_malformed_messages_end_only_their_stream(world):
     for parts in ([garbage], [first, garbage], [key(0).SerializeToString()], [first, first], []):
         assert world.loop.run(raw(*parts)) == grpc.StatusCode.INVALID_ARGUMENT
     _, fine = world.loop.run(talk(world, edge, [opening(), key(0)]))
-    assert fine.styled.sequence == 0
+    assert fine.HasField('styled')
     assert edge.service.quota.sessions == 0
 
 
@@ -323,7 +380,7 @@ def test_a_slow_reader_is_cut_and_others_are_served(world):
             call.cancel()
             return fine
 
-    assert world.loop.run(glut()).styled.sequence == 0
+    assert world.loop.run(glut()).HasField('styled')
     # Not read further than the window: the flood stayed with its sender.
     assert edge.metrics.value('mvst_keys_accepted_total') < 100
 

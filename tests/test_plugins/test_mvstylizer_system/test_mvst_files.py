@@ -80,6 +80,41 @@ def test_a_clip_keeps_its_frames_times_and_sound(phone, name):
     assert deleted == {'edge0': 3}
 
 
+def test_a_phone_never_overwrites_its_source(phone):
+    source = phone.folder / 'mine.mp4'
+    source.write_bytes(clip('carphone').read_bytes())
+    before = source.read_bytes()
+    with pytest.raises(ValueError, match='is the source itself'):
+        phone_main.stylize_file(
+            phone.folder / 'phone.toml', source, phone.folder / 'style.png', source, FRAMES
+        )
+    assert source.read_bytes() == before
+
+
+def test_a_phone_renews_its_token_while_it_runs(phone, world):
+    """One that ends soon; the id of the enrolment stays."""
+    from test_mvst_rounds import Cloudy
+
+    Cloudy.up(world)
+    settings = phone.folder / 'phone.toml'
+    settings.write_text(
+        settings.read_text().replace('127.0.0.1:1"', f'127.0.0.1:{world.cloud.port}"')
+    )
+    file = phone.folder / 'phone' / 'token'
+    old = world.tokens.verify(file.read_text())
+    try:
+        arguments = (clip('carphone'), phone.folder / 'style.png', phone.folder / 'out.mp4', FRAMES)
+        report = phone_main.stylize_file(settings, *arguments)
+        new = world.tokens.verify(file.read_text())
+        assert new.expires > old.expires + 3600 and (new.id, new.key) == (old.id, old.key)
+        again = file.read_text()
+        phone_main.stylize_file(settings, *arguments)
+        assert file.read_text() == again
+    finally:
+        Cloudy.down(world)
+    assert report['faults'] == {}
+
+
 def test_a_phone_that_is_not_enrolled_is_told_how(phone):
     (phone.folder / 'phone' / 'token').unlink()
     with pytest.raises(FileNotFoundError, match='--enroll CODE'):

@@ -1,5 +1,6 @@
 """Phone against real edges over TLS through a bad network: every frame comes out, in time."""
 
+import asyncio
 import time
 from collections import Counter
 
@@ -178,28 +179,69 @@ def test_a_wrong_token_gives_original_frames_and_no_decoding(world):
     assert edge.metrics.value('mvst_pictures_decoded_total') == 0
 
 
-def test_an_edge_that_is_killed_and_restarted(world):
+def test_an_edge_that_is_killed_and_restarted(world, monkeypatch):
     """The connection breaks, the edge is away, comes back; what was unanswered is sent again."""
-    edge = world.edge()
-    with FaultProxy('127.0.0.1', edge.port) as proxy:
+    monkeypatch.setattr(SlowStylizer, 'delay', 0.0)
+    edge = world.edge(stylizer=SLOW)
+    later = []
 
-        def disturb(output):
-            if output.index == 8:
-                proxy.faults.down = True
-                assert proxy.reset() == 1
-            if output.index == 20:
-                proxy.faults.down = False
+    def disturb(output):
+        if output.index == 4:
+            # Leaves a key unanswered.
+            SlowStylizer.delay = 1.5
+        if output.index == 10:
+            world.loop.run(edge._server.stop(None))
+            SlowStylizer.delay = 0.0
+        if output.index == 22:
+            later.append(world.edge(stylizer=SLOW, port=edge.port))
 
-        made = player(realtime=True, latency_s=0.25)
-        outputs, link = play(
-            world, [edge], clip(48), made, proxies=[proxy], on_frame=disturb, fps=20
-        )
-    assert link.counts['sessions'] == 2 and link.counts['sent again'] >= 0
+    made = player(realtime=True, latency_s=0.25)
+    outputs, link = play(world, [edge], clip(52), made, on_frame=disturb, fps=20)
+    assert link.counts['sessions'] == 2 and link.counts['sent again'] >= 1
+    assert later[0].metrics.value('mvst_keys_answered_total', answer='styled') >= 3
     assert late(outputs) < 0.25 + 0.5
     ways = [output.way for output in outputs]
-    assert Way.BIDIRECTIONAL in ways[:8] and Way.CAUSAL in ways[8:28]
-    assert Way.BIDIRECTIONAL in ways[28:]
+    assert Way.BIDIRECTIONAL in ways[:8] and Way.CAUSAL in ways[8:30]
+    assert Way.BIDIRECTIONAL in ways[30:]
     assert Way.ORIGINAL not in ways[4:]
+
+
+def test_a_call_that_is_over_is_a_lost_connection():
+    """gRPC's write raises InvalidStateError then, and the link must try again."""
+    link = EdgeLink([Target('edge0', 'localhost:1')], None, b'', print)
+    link._window = 4
+    link._put(Key(0, b'', True, time.monotonic() + 60))
+
+    class Over:
+        async def write(self, message):
+            raise asyncio.InvalidStateError('RPC already finished.')
+
+        async def code(self):
+            return grpc.StatusCode.UNAVAILABLE
+
+    with pytest.raises(ConnectionError, match='closed: unavailable'):
+        asyncio.run(link._send(Over()))
+    assert list(link._flying) == [0]
+
+
+def test_no_error_ends_the_link(world, monkeypatch):
+    edge = world.edge(quality=None)
+    converse = EdgeLink._converse
+    times = []
+
+    async def fails_at_first(link, target):
+        times.append(time.monotonic())
+        if len(times) < 4:
+            link.session = 'was open'
+            raise RuntimeError('nobody thought of this')
+        await converse(link, target)
+
+    monkeypatch.setattr(EdgeLink, '_converse', fails_at_first)
+    outputs, link = play(world, [edge], clip(9), player(latency_s=10))
+    assert link.counts['connection: failed'] == 3 and link.counts['sessions'] == 1
+    assert {output.way for output in outputs} == {Way.KEY, Way.BIDIRECTIONAL}
+    # With pauses that grow: at least half of 0.05, 0.1 and 0.2 s.
+    assert times[3] - times[0] >= 0.175
 
 
 def test_the_second_edge_takes_over(world, monkeypatch):
@@ -289,8 +331,6 @@ def test_fifty_phones_at_once(world):
         return await t.talk(world, edge, [t.opening(), *(t.key(i) for i in range(4))], metadata)
 
     async def all_of_them():
-        import asyncio
-
         return await asyncio.gather(*(one(number) for number in range(50)))
 
     conversations = world.loop.run(all_of_them())
@@ -355,12 +395,9 @@ def test_bad_options_name_the_mend():
         EdgeLink([], None, b'', print)
     with pytest.raises(ValueError, match='latency_s'):
         PlayerOptions(latency_s=0)
-    assert grpc.aio is not None
 
 
 def test_answers_of_another_session_count_for_nothing():
-    import asyncio
-
     from mmext.plugins.mvstylizer.system import mvstylizer_pb2 as pb
     from mmext.plugins.mvstylizer.system.images import encode
 

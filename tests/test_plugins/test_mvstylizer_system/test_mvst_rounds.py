@@ -1,6 +1,10 @@
 """Federated rounds by Flower between a cloud and edges over TLS."""
 
+import asyncio
 import contextlib
+import dataclasses
+import logging
+import socket
 import subprocess
 import sys
 import threading
@@ -9,13 +13,17 @@ import time
 import grpc
 import pytest
 import torch
-from mvst_world import World, picture, style_bytes
+from mmengine.logging import MessageHub, MMLogger
+from mmengine.registry import DefaultScope
+from mmengine.visualization import Visualizer
+from mvst_world import World, picture
 
 pytest.importorskip('flwr')
 
 from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict  # noqa: E402
 from flwr.clientapp import ClientApp  # noqa: E402
 
+from mmext.plugins.mvstylizer.system import local_training  # noqa: E402
 from mmext.plugins.mvstylizer.system import mvstylizer_pb2 as pb  # noqa: E402
 from mmext.plugins.mvstylizer.system import mvstylizer_pb2_grpc as rpc  # noqa: E402
 from mmext.plugins.mvstylizer.system.aggregation import (  # noqa: E402
@@ -26,7 +34,7 @@ from mmext.plugins.mvstylizer.system.aggregation import (  # noqa: E402
 from mmext.plugins.mvstylizer.system.cloud_link import CloudLink  # noqa: E402
 from mmext.plugins.mvstylizer.system.cloud_server import CloudServer  # noqa: E402
 from mmext.plugins.mvstylizer.system.collection import Collection  # noqa: E402
-from mmext.plugins.mvstylizer.system.device import enroll  # noqa: E402
+from mmext.plugins.mvstylizer.system.device import enroll, renew  # noqa: E402
 from mmext.plugins.mvstylizer.system.federation import Federation  # noqa: E402
 from mmext.plugins.mvstylizer.system.flower_edge import make_app  # noqa: E402
 from mmext.plugins.mvstylizer.system.flower_grid import (  # noqa: E402
@@ -45,11 +53,15 @@ from mmext.plugins.mvstylizer.system.local_training import (  # noqa: E402
 )
 from mmext.plugins.mvstylizer.system.metrics import EdgeMetrics  # noqa: E402
 from mmext.plugins.mvstylizer.system.models import ModelStore  # noqa: E402
+from mmext.plugins.mvstylizer.system.revocations import Revocations  # noqa: E402
 from mmext.plugins.mvstylizer.system.tokens import (  # noqa: E402
     Ed25519PrivateKey,
+    TokenError,
     TokenVerifier,
+    encode,
     peek,
     public_bytes,
+    save_key,
 )
 
 SMALL = dict(type='mmext.NeuralColorMapping', weights=None, width=4, thumbnail=32)
@@ -283,7 +295,7 @@ def test_cloud_down_edges_serve_on(clouds):
     clouds.down()
     until(lambda: link.metrics.value('mvst_cloud_failures_total') >= 1)
     _, styled = clouds.loop.run(talk.talk(clouds, edge, [talk.opening(), talk.key(0)]))
-    assert styled.styled.sequence == 0
+    assert styled.HasField('styled')
 
 
 def test_enrolment_codes_work_once(clouds):
@@ -296,6 +308,10 @@ def test_enrolment_codes_work_once(clouds):
         public = public_bytes(key) if public is None else public
         return clouds.loop.run(enroll(clouds.target(), ca, text, public))
 
+    # A key that is none does not cost the code.
+    with pytest.raises(grpc.aio.AioRpcError) as error:
+        redeem(code, b'short')
+    assert error.value.code() == grpc.StatusCode.INVALID_ARGUMENT
     token = redeem(code)
     claims = clouds.tokens.verify(token)
     assert (claims.device, claims.role) == ('phone7', 'phone')
@@ -332,6 +348,7 @@ def test_revocation_reaches_the_edges_and_tokens_are_renewed(clouds):
     until(lambda: renewed)
     old, new = link._credentials.token, renewed[0]
     assert peek(new).key == peek(old).key and peek(new).expires > peek(old).expires
+    assert peek(new).id == peek(old).id
     phone = clouds.credentials()
     link._tokens.verify(phone.token)
     cloud.revoke(peek(phone.token).id)
@@ -344,6 +361,99 @@ def test_revocation_reaches_the_edges_and_tokens_are_renewed(clouds):
         return False
 
     until(refused)
+
+
+def test_a_revocation_reaches_renewed_tokens(clouds):
+    clouds.up()
+    phone = clouds.credentials()
+    renewed = clouds.loop.run(renew(clouds.target(), phone))
+    assert clouds.tokens.verify(renewed.token).expires > peek(phone.token).expires
+    # As the operator's command does it: by the file alone.
+    Revocations(clouds.folder / 'cloud' / 'revoked.json').add(peek(phone.token).id)
+    for credentials in (phone, renewed):
+        with pytest.raises(grpc.aio.AioRpcError) as error:
+            clouds.loop.run(renew(clouds.target(), credentials))
+        assert error.value.code() == grpc.StatusCode.UNAUTHENTICATED
+        assert error.value.details() == 'revoked token'
+    with pytest.raises(TokenError, match='revoked'):
+        clouds.tokens.verify(renewed.token)
+
+
+def test_an_edge_starts_with_the_revocations_it_knew(clouds, tmp_path, monkeypatch):
+    """The real start of an edge, once with its cloud and once without."""
+    import test_mvst_edge as talk
+
+    from mmext.plugins.mvstylizer.system import device, edge_main
+    from mmext.plugins.mvstylizer.system.config import EdgeConfig
+
+    cloud = clouds.up()
+    phone, other = clouds.credentials('phone'), clouds.credentials('other')
+    cloud.revoke(peek(phone.token).id)
+    identity = clouds.ca.issue('edge0', ['edge0'])
+    mine = clouds.credentials('edge0', 'edge')
+    save_key(mine.key, tmp_path / 'state' / 'device.key')
+    device.save_token(tmp_path / 'state', mine.token)
+    (tmp_path / 'issuer.pub').write_text(encode(public_bytes(clouds.issuer_key)))
+    with socket.create_server(('127.0.0.1', 0)) as free:
+        address = f'127.0.0.1:{free.getsockname()[1]}'
+    config = EdgeConfig(
+        'edge0', address, identity.certificate, identity.key, tmp_path / 'state',
+        clouds.ca.certificate, tmp_path / 'issuer.pub', clouds.target(), train=False,
+        stylizer=dict(type='mmext.MKLColorTransfer'),
+    )  # fmt: skip
+    edge = type('At', (), {'address': address, 'name': 'edge0'})
+
+    refresh = CloudLink.refresh
+
+    async def slow(link):
+        await asyncio.sleep(0.5)
+        await refresh(link)
+
+    monkeypatch.setattr(CloudLink, 'refresh', slow)
+
+    async def life():
+        stopping = asyncio.Event()
+        monkeypatch.setattr(edge_main, 'stop_signal', lambda: stopping)
+        serving = asyncio.create_task(edge_main._serve(config))
+        answers = []
+        try:
+            for credentials in (phone, other):
+                while True:
+                    signed = clouds.metadata(credentials=credentials)
+                    try:
+                        answers.append(len(await talk.talk(clouds, edge, [talk.opening()], signed)))
+                    except grpc.aio.AioRpcError as error:
+                        if error.code() == grpc.StatusCode.UNAVAILABLE and not serving.done():
+                            await asyncio.sleep(0.05)
+                            continue
+                        answers.append(error.details())
+                    break
+        finally:
+            stopping.set()
+            await serving
+        return answers
+
+    assert clouds.loop.run(life()) == ['revoked token', 1]
+    clouds.down()
+    assert clouds.loop.run(life()) == ['revoked token', 1]
+
+
+def test_an_error_of_the_disk_does_not_part_an_edge_from_its_cloud(clouds):
+    cloud = clouds.up()
+    failures = []
+
+    class Flaky(Collection):
+        def expire(self):
+            if len(failures) < 2:
+                failures.append('disk')
+                raise OSError(5, 'Input/output error')
+            return super().expire()
+
+    link = clouds.link('edge0', None, collection=Flaky(clouds.folder / 'frames'))
+    until(lambda: len(failures) == 2)
+    cloud.federation.models.publish(start())
+    until(lambda: link.models.current == 1)
+    assert link.metrics.value('mvst_cloud_failures_total') == 2
 
 
 def test_grid_takes_a_reply_only_from_the_edge_it_asked():
@@ -361,6 +471,14 @@ def test_grid_takes_a_reply_only_from_the_edge_it_asked():
     assert got.metadata.src_node_id == node_of('edge0')
     with pytest.raises(ValueError, match='no message'):
         unpack(b'\xff\xfe')
+    # Names are looked up while edges come and go.
+    asking = threading.Thread(target=grid.name_of, args=(node_of('edge0'),))
+    with grid._news:
+        asking.start()
+        asking.join(0.2)
+        assert asking.is_alive()
+    asking.join(10)
+    assert grid.name_of(node_of('edge0')) == 'edge0' and grid.name_of(7) == '7'
     late = list(grid.send_and_receive([Message(content, node_of('edge0'), 'train')], timeout=0.05))
     assert late == [] and grid.fetch('edge0') is None
 
@@ -374,6 +492,31 @@ def test_training_is_a_function_of_weights_frames_and_round(tmp_path):
     assert any(not torch.equal(first[name], other[name]) for name in first)
     score = held_out_loss(SMALL, base, paths, side=32, crops=4)
     assert score == held_out_loss(SMALL, base, paths, side=32, crops=4) > 0
+
+
+def test_training_leaves_nothing_behind(tmp_path, monkeypatch):
+    """No log file stays open, no hub and no frame in memory, also after an error."""
+    paths = frames(tmp_path, 3, 0).paths()
+    local_training._read.cache_clear()
+    managers = (MMLogger, MessageHub, Visualizer, DefaultScope)
+    before = [list(manager._instance_dict) for manager in managers]
+    opened = []
+    real = local_training.Runner.train
+
+    def watched(runner):
+        opened.extend(h for h in runner.logger.handlers if isinstance(h, logging.FileHandler))
+        real(runner)
+        assert local_training._read.cache_info().currsize == 3
+        if len(opened) == 2:
+            raise RuntimeError('out of memory')
+
+    monkeypatch.setattr(local_training.Runner, 'train', watched)
+    train(SMALL, start(), paths, dataclasses.replace(TRAIN, iterations=8))
+    with pytest.raises(RuntimeError, match='out of memory'):
+        train(SMALL, start(), paths, dataclasses.replace(TRAIN, iterations=8))
+    assert len(opened) == 2 and all(handler.stream is None for handler in opened)
+    assert [list(manager._instance_dict) for manager in managers] == before
+    assert local_training._read.cache_info().currsize == 0
 
 
 def test_collected_frames_need_consent_expire_and_can_be_deleted(world, tmp_path):
@@ -413,6 +556,19 @@ def test_collected_frames_need_consent_expire_and_can_be_deleted(world, tmp_path
     assert world.loop.run(delete(phones[1])) == 3 and kept.paths() == []
 
 
+def test_what_a_crash_left_half_written_is_deleted_too(tmp_path):
+    kept = Collection(tmp_path)
+    kept.add('phone', picture())
+    (folder,) = tmp_path.iterdir()
+    half = folder / '000000001000000-0123456789abcdef.jpg.7.9.tmp'
+    half.write_bytes(b'pixels')
+    assert kept.delete('phone') == 1 and not folder.exists()
+    assert kept.delete('phone') == 0
+    kept.add('phone', picture())
+    half.write_bytes(b'pixels')
+    assert len(Collection(tmp_path).paths()) == 1 and not half.exists()
+
+
 def test_flower_is_told_to_stay_quiet():
     code = (
         'import mmext.plugins.mvstylizer.system.flower_grid as g, os\n'
@@ -440,7 +596,6 @@ def test_read_update_survives_nonsense():
     arrays['a'].data = b'junk'
     update = read_update('x', RecordDict({'arrays': arrays, 'metrics': metrics}))
     assert update.delta['a'].numel() == 0
-    assert style_bytes()
 
 
 def test_stale_replies_are_left_out(tmp_path):

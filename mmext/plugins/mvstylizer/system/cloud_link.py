@@ -1,6 +1,7 @@
 """An edge's connection to the cloud: models, revocations, work; the edge serves on without it."""
 
 import asyncio
+import contextlib
 import logging
 import time
 from collections.abc import Callable
@@ -14,11 +15,13 @@ from . import mvstylizer_pb2 as pb
 from . import mvstylizer_pb2_grpc as rpc
 from .authentication import CallSigner, secure_channel
 from .collection import Collection
+from .device import RENEW_METHOD, RENEW_S
 from .flower_edge import run_app
 from .flower_grid import node_of, pack, unpack
 from .link import Credentials, Target
 from .metrics import EdgeMetrics
 from .models import ModelStore
+from .revocations import Revocations
 from .tokens import TokenVerifier, peek
 
 _PREFIX = '/mmext.mvstylizer.v1.Cloud/'
@@ -37,8 +40,9 @@ class CloudLink:
         metrics (EdgeMetrics): Counts.
         collection (Collection): Frames that expire.
         every_s (float): Pause between questions. Default 10.
-        renew_s (float): A token that ends so soon is renewed. Default 6 h.
+        renew_s (float): A token that ends so soon is renewed. Default :data:`.RENEW_S`, 6 h.
         on_token (Callable): Told a renewed token.
+        revocations (Revocations): Keeps what the cloud revoked, for a start without it.
     """
 
     def __init__(
@@ -52,8 +56,9 @@ class CloudLink:
         metrics: EdgeMetrics,
         collection: Collection | None = None,
         every_s: float = 10,
-        renew_s: float = 6 * 3600,
+        renew_s: float = RENEW_S,
         on_token: Callable[[str], None] | None = None,
+        revocations: Revocations | None = None,
     ) -> None:
         self._target = target
         self._credentials = credentials
@@ -67,6 +72,8 @@ class CloudLink:
         self._every_s = every_s
         self._renew_s = renew_s
         self._on_token = on_token
+        self._revocations = revocations
+        self._asked = asyncio.Event()
         self._signer = CallSigner(target.name, lambda: self._token, credentials.key)
         self._tasks: list[asyncio.Task] = []
         #: Version that the cloud published last, as far as known.
@@ -82,6 +89,11 @@ class CloudLink:
         if self._app is not None:
             loops.append(self._forever(self.work, 0.2))
         self._tasks = [asyncio.create_task(loop) for loop in loops]
+
+    async def asked(self, seconds: float) -> None:
+        """Wait until the cloud was asked once, with or without an answer; at most so long."""
+        with contextlib.suppress(asyncio.TimeoutError):
+            await asyncio.wait_for(self._asked.wait(), seconds)
 
     async def stop(self) -> None:
         """End; work that is under way is given up."""
@@ -99,6 +111,8 @@ class CloudLink:
             pb.StateRequest(), metadata=self._signer.metadata(f'{_PREFIX}GetState'), timeout=20
         )
         self._tokens.revoke(state.revoked)
+        if self._revocations is not None:
+            self._revocations.replace(state.revoked)
         if peek(self._token).expires - time.time() < self._renew_s:
             await self.renew()
         version = state.model_version
@@ -114,7 +128,7 @@ class CloudLink:
     async def renew(self) -> None:
         """Get a new token for the same key."""
         reply = await self._stub.Renew(
-            pb.RenewRequest(), metadata=self._signer.metadata(f'{_PREFIX}Renew'), timeout=20
+            pb.RenewRequest(), metadata=self._signer.metadata(RENEW_METHOD), timeout=20
         )
         self._token = reply.token
         if self._on_token is not None:
@@ -164,4 +178,9 @@ class CloudLink:
                 failures += 1
                 self._metrics.cloud_failures.inc()
                 logs.event('cloud answered nonsense', logging.ERROR, reason=str(error))
+            except Exception:  # a full disk must not part the edge from its cloud for good
+                failures += 1
+                self._metrics.cloud_failures.inc()
+                logs.event('cloud link failed', logging.ERROR, exc_info=True)
+            self._asked.set()
             await asyncio.sleep(pause_s if not failures else min(30.0, 0.2 * 2**failures))

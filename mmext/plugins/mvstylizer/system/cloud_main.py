@@ -8,12 +8,13 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from . import logs
 from .aggregation import State
 from .certificates import Identity
-from .cloud_server import CloudServer, Revocations
+from .cloud_server import CloudServer
 from .config import CloudConfig, load
 from .edge_main import stop_signal
 from .federation import Federation
 from .local_training import build_trainable, held_out_loss
 from .models import ModelStore
+from .revocations import Revocations
 from .tokens import (
     EnrolmentCodes,
     TokenIssuer,
@@ -43,12 +44,15 @@ def enroll_code(path: Path, name: str, role: str) -> str:
 
 
 def revoke(path: Path, token_id: str) -> None:
-    """Revoke a token; a running cloud and its edges take note with their next question."""
+    """Revoke a token and all that renewed it.
+
+    A running cloud and its edges take note with their next question.
+    """
     Revocations(load(path, CloudConfig).state / 'revoked.json').add(token_id)
 
 
 def roll_back(path: Path) -> int:
-    """Publish the version before the current one again; return it."""
+    """Publish the version that the current one was made from again; return it."""
     return ModelStore(load(path, CloudConfig).state / 'models').rollback()
 
 

@@ -1,7 +1,6 @@
 """The cloud: enrols devices, publishes models, runs federated rounds."""
 
 import asyncio
-import json
 import logging
 import threading
 from pathlib import Path
@@ -17,7 +16,8 @@ from .federation import Federation
 from .flower_grid import MailGrid, pack, unpack
 from .flower_strategy import ArrayRecord, GatedFedAvg
 from .metrics import CloudMetrics
-from .models import ModelStore, write_atomic
+from .models import ModelStore
+from .revocations import Revocations
 from .serving import add_health, server_credentials, server_options
 from .tokens import (
     EnrolmentCodes,
@@ -30,25 +30,6 @@ from .tokens import (
 )
 
 SERVICE = 'mmext.mvstylizer.v1.Cloud'
-
-
-class Revocations:
-    """Revoked token ids in a file.
-
-    Args:
-        path (Path): JSON list.
-    """
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-
-    def ids(self) -> list[str]:
-        """All of them."""
-        return json.loads(self._path.read_text()) if self._path.exists() else []
-
-    def add(self, token_id: str) -> None:
-        """Revoke a token."""
-        write_atomic(self._path, json.dumps(sorted({*self.ids(), token_id})).encode())
 
 
 class CloudService(rpc.CloudServicer):
@@ -90,6 +71,9 @@ class CloudService(rpc.CloudServicer):
 
     async def Enroll(self, request, context):
         """Trade a one-time code for a token."""
+        if len(request.public_key) != 32:
+            # Before the code is redeemed: the device can come again with it.
+            await context.abort(grpc.StatusCode.INVALID_ARGUMENT, 'public_key must be Ed25519')
         try:
             device, role = self._codes.redeem(request.code)
             token = self._issuer.issue(device, role, request.public_key, self._lifetime_s)
@@ -98,16 +82,23 @@ class CloudService(rpc.CloudServicer):
             await asyncio.sleep(1)
             logs.event('enrolment refused', logging.WARNING, reason=str(error))
             await context.abort(grpc.StatusCode.UNAUTHENTICATED, str(error))
-        except ValueError:
-            await context.abort(grpc.StatusCode.INVALID_ARGUMENT, 'public_key must be Ed25519')
         self._metrics.enrolled.labels(role).inc()
         logs.event('enrolled', device=device, role=role, token_id=peek(token).id)
         return pb.EnrollReply(token=token)
 
     async def Renew(self, request, context):
-        """A new token for the device and key of the old one."""
+        """A new token for the device and key of the old one, with its id."""
         claims = caller.get()
-        token = self._issuer.issue(claims.device, claims.role, decode(claims.key), self._lifetime_s)
+        try:
+            # The operator's command may have added some.
+            self._tokens.revoke(self._revocations.ids())
+            self._tokens.check(claims)
+        except TokenError as error:
+            await context.abort(grpc.StatusCode.UNAUTHENTICATED, str(error))
+        # The id stays, so a revocation of the enrolment reaches all tokens that came of it.
+        token = self._issuer.issue(
+            claims.device, claims.role, decode(claims.key), self._lifetime_s, claims.id
+        )
         return pb.EnrollReply(token=token)
 
     async def GetState(self, request, context):

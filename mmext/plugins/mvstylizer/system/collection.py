@@ -3,6 +3,7 @@
 import hashlib
 import re
 import secrets
+import shutil
 import threading
 import time
 from collections.abc import Callable
@@ -52,6 +53,9 @@ class Collection:
         self._offered: dict[str, int] = {}
         self._lock = threading.Lock()
         folder.mkdir(parents=True, exist_ok=True)
+        # What a crash left half written is pixels, too.
+        for draft in folder.glob('*/*.tmp'):
+            draft.unlink(missing_ok=True)
 
     def add(self, device: str, frame: Frame) -> bool:
         """Keep a frame of a consenting device; False: it was not its turn."""
@@ -72,12 +76,10 @@ class Collection:
         """Delete all frames of a device; return how many there were."""
         with self._lock:
             folder = self._of(device)
-            paths = list(folder.glob('*.jpg'))
-            for path in paths:
-                path.unlink(missing_ok=True)
+            count = len(list(folder.glob('*.jpg')))
             if folder.exists():
-                folder.rmdir()
-        return len(paths)
+                shutil.rmtree(folder)
+        return count
 
     def expire(self) -> int:
         """Delete frames whose time is over; return how many."""

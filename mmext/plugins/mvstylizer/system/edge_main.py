@@ -16,8 +16,12 @@ from .edge_server import EdgeServer
 from .flower_edge import make_app
 from .metrics import EdgeMetrics
 from .models import ModelStore
+from .revocations import Revocations
 from .stylizers import VersionedStylizers
 from .tokens import TokenVerifier, decode
+
+#: How long an edge waits for the cloud before it serves with the revocations that it knows.
+_FIRST_ANSWER_S = 5.0
 
 
 def enroll(path: Path, code: str) -> None:
@@ -38,6 +42,8 @@ async def _serve(config: EdgeConfig) -> None:
     models = ModelStore(config.state / 'models')
     metrics = EdgeMetrics()
     tokens = TokenVerifier(decode(config.issuer.read_text().strip()))
+    revocations = Revocations(config.state / 'revoked.json')
+    tokens.revoke(revocations.ids())
     collection = Collection(
         config.state / 'frames',
         config.collect.ttl_s,
@@ -67,13 +73,16 @@ async def _serve(config: EdgeConfig) -> None:
         collection,
         config.poll_s,
         on_token=lambda token: device.save_token(config.state, token),
+        revocations=revocations,
     )
     if config.metrics:
         host, _, port = config.metrics.rpartition(':')
         metrics.serve(host, int(port))
     stopping = stop_signal()
-    await server.start(config.address)
     await link.start()
+    # What was revoked while this edge was away counts from its first call on.
+    await link.asked(_FIRST_ANSWER_S)
+    await server.start(config.address)
     await stopping.wait()
     await link.stop()
     await server.stop()

@@ -19,7 +19,7 @@ from .metrics import EdgeMetrics
 from .serving import add_health, server_credentials, server_options
 from .sessions import Outcome, Session
 from .stylizers import VersionedStylizers
-from .tokens import ProofVerifier, TokenVerifier
+from .tokens import Claims, ProofVerifier, TokenError, TokenVerifier
 from .workers import DeadlineError, Job, Workers
 
 SERVICE = 'mmext.mvstylizer.v1.Edge'
@@ -33,6 +33,7 @@ class EdgeService(rpc.EdgeServicer):
         limits (Limits): What a device may do.
         workers (Workers): Threads that stylise.
         metrics (EdgeMetrics): Counts.
+        tokens (TokenVerifier): Asked again at each key of a running session.
         quality (int or None): JPEG quality of answers; None: PNG.
         collection (Collection): Where frames of consenting phones go; None: none are kept.
     """
@@ -43,6 +44,7 @@ class EdgeService(rpc.EdgeServicer):
         limits: Limits,
         workers: Workers,
         metrics: EdgeMetrics,
+        tokens: TokenVerifier,
         quality: int | None = 92,
         collection: Collection | None = None,
     ) -> None:
@@ -50,6 +52,7 @@ class EdgeService(rpc.EdgeServicer):
         self.limits = limits
         self.workers = workers
         self.metrics = metrics
+        self.tokens = tokens
         self.quality = quality
         self.collection = collection
         self.quota = DeviceQuota(limits)
@@ -66,7 +69,8 @@ class EdgeService(rpc.EdgeServicer):
 
     async def Stylize(self, request_iterator, context):
         """Serve one session."""
-        device = caller.get().device
+        claims = caller.get()
+        device = claims.device
         if self.draining.is_set():
             await context.abort(grpc.StatusCode.UNAVAILABLE, 'draining')
         if not self.quota.enter(device):
@@ -77,7 +81,7 @@ class EdgeService(rpc.EdgeServicer):
         try:
             # Tells the phone that it is let in; it sends nothing before.
             await context.send_initial_metadata((ADMITTED,))
-            await Stream(self, device, worker, request_iterator, context).run()
+            await Stream(self, claims, worker, request_iterator, context).run()
         finally:
             self.metrics.sessions.dec()
             self.workers.leave(worker)
@@ -88,14 +92,18 @@ class Stream:
     """One stream of a phone: reads keys, has them stylised, answers each once.
 
     At most ``max_in_flight`` keys are read and not answered. A phone that does not take its answers
-    is not read further, and cut after ``write_timeout_s``.
+    is not read further, and cut after ``write_timeout_s``. One whose token has expired or was
+    revoked is cut at its next key.
     """
 
-    def __init__(self, service: EdgeService, device: str, worker: int, requests, context) -> None:
+    def __init__(
+        self, service: EdgeService, claims: Claims, worker: int, requests, context
+    ) -> None:
         self._service = service
         self._limits = service.limits
         self._metrics = service.metrics
-        self._device = device
+        self._claims = claims
+        self._device = claims.device
         self._worker = worker
         self._requests = requests.__aiter__()
         self._context = context
@@ -199,6 +207,10 @@ class Stream:
                 return None
             if message.WhichOneof('message') != 'key':
                 return grpc.StatusCode.INVALID_ARGUMENT, 'a KeyFrame was expected'
+            try:
+                self._service.tokens.check(self._claims)
+            except TokenError as error:
+                return grpc.StatusCode.UNAUTHENTICATED, str(error)
             refusal = self._accept(session, message.key)
             if refusal is not None:
                 reason, retry = refusal
@@ -354,8 +366,8 @@ class EdgeServer:
         self.metrics.model.set(self._stylizers.current)
         self._workers = Workers(self._count, self.limits.queue)
         self.service = EdgeService(
-            self._stylizers, self.limits, self._workers, self.metrics, self._quality,
-            self._collection,
+            self._stylizers, self.limits, self._workers, self.metrics, self._tokens,
+            self._quality, self._collection,
         )  # fmt: skip
         self._server = grpc.aio.server(
             interceptors=[

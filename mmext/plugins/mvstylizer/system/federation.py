@@ -93,15 +93,15 @@ class Federation:
         """Rounds that are over."""
         return read_rounds(self._path)
 
-    def state(self) -> State:
-        """Weights of the current version."""
-        version = self.models.current
+    def state(self, version: int | None = None) -> State:
+        """Weights of a version; None: of the current one."""
+        version = self.models.current if version is None else version
         return self.models.load(version) if version else self._initial()
 
     def score(self, version: int) -> float:
-        """Held-out loss of the current version, computed once."""
+        """Held-out loss of a version, computed once."""
         if version not in self._scores:
-            self._scores[version] = self._evaluate(self.state())
+            self._scores[version] = self._evaluate(self.state(version))
         return self._scores[version]
 
     def close_round(self, version: int, updates: Sequence[Update]) -> Round:
@@ -115,7 +115,8 @@ class Federation:
             Round: What came of it.
 
         Raises:
-            ValueError: ``version`` is not the current one: the updates are stale.
+            ValueError: ``version`` is not the current one, or was not any more when the candidate
+                was judged: the updates are stale, nothing is published.
         """
         began = time.monotonic()
         if version != self.models.current:
@@ -123,7 +124,7 @@ class Federation:
                 f'the updates are made from version {version}, current is {self.models.current}'
             )
         number = len(self.rounds()) + 1
-        base, before = self.state(), self.score(version)
+        base, before = self.state(version), self.score(version)
         taken, refused = select(updates, base, self._bounds)
         after = None
         if len(taken) < self._min_edges:
@@ -134,7 +135,9 @@ class Federation:
             # Written so that NaN is not published.
             if after <= before * (1 + self._tolerance):
                 outcome = 'published'
-                version = self.models.publish(candidate, {'round': number, 'held_out': after})
+                # An operator may have gone back meanwhile: the store looks again.
+                note = {'round': number, 'held_out': after}
+                version = self.models.publish(candidate, note, base=version)
                 self._scores[version] = after
             else:
                 outcome = 'gate'
@@ -153,7 +156,7 @@ class Federation:
         return done
 
     def rollback(self) -> int:
-        """Go back to the version before the current one; return it."""
+        """Go back to the version that the current one was made from; return it."""
         version = self.models.rollback()
         logs.event('rolled back', version=version)
         return version

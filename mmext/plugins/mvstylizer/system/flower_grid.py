@@ -88,7 +88,8 @@ class MailGrid(Grid):
 
     def name_of(self, node: int) -> str:
         """Name of an edge that has asked for work."""
-        return next((edge for edge in self._seen if node_of(edge) == node), str(node))
+        with self._news:
+            return next((edge for edge in self._seen if node_of(edge) == node), str(node))
 
     def set_run(self, run) -> None:
         """Take note of Flower's run."""

@@ -59,7 +59,7 @@ class GatedFedAvg(FedAvg):
         self._version = self._federation.models.current
         record = RecordDict(
             {
-                ARRAYS: ArrayRecord(dict(self._federation.state())),
+                ARRAYS: ArrayRecord(dict(self._federation.state(self._version))),
                 CONFIG: ConfigRecord(
                     {
                         **config,

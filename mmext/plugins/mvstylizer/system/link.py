@@ -143,7 +143,8 @@ class EdgeLink:
         if not targets:
             raise ValueError('targets is empty: a phone needs the address of an edge')
         self._targets = list(targets)
-        self._credentials = credentials
+        #: Shown at the next connection; a renewed token may take the place of the old one.
+        self.credentials = credentials
         self._style = style
         self._on_reply = on_reply
         self._consent = consent
@@ -212,18 +213,22 @@ class EdgeLink:
         index = 0
         while True:
             target = self._targets[index % len(self._targets)]
-            reason = ''
+            reason, broken = '', False
             try:
                 await self._converse(target)
             except grpc.aio.AioRpcError as error:
                 reason = error.code().name.lower()
             except (asyncio.TimeoutError, ConnectionError) as error:
                 reason = str(error) or 'timeout'
+            except Exception:  # a phone without a link is worse; the log has the trace
+                reason, broken = 'failed', True
+                logs.event('link failed', logging.ERROR, exc_info=True, edge=target.name)
             opened, self.session = bool(self.session), ''
             self._take_back()
             self.counts[f'connection: {reason or "drained"}'] += 1
             logs.event('connection ended', logging.WARNING, edge=target.name, reason=reason)
-            failures = 0 if opened else failures + 1
+            # What failed for no reason of the network would fail again at once.
+            failures = 0 if opened and not broken else failures + 1
             index += 1
             # The next edge is tried at once; only when all have failed is there a pause.
             if failures and failures % len(self._targets) == 0:
@@ -247,9 +252,9 @@ class EdgeLink:
 
     async def _converse(self, target: Target) -> None:
         """One session, until it breaks or the edge drains."""
-        signer = CallSigner(target.name, lambda: self._credentials.token, self._credentials.key)
+        signer = CallSigner(target.name, lambda: self.credentials.token, self.credentials.key)
         self._draining = False
-        async with secure_channel(target.address, target.name, self._credentials.ca) as channel:
+        async with secure_channel(target.address, target.name, self.credentials.ca) as channel:
             call = rpc.EdgeStub(channel).Stylize(metadata=signer.metadata(METHOD))
             expiry = asyncio.create_task(self._tick_expiry())
             try:
@@ -279,7 +284,7 @@ class EdgeLink:
         opening = pb.Open(style=self._style, consent=self._consent)
         if self._version is not None and not new_scene:
             opening.model_version = self._version
-        await call.write(pb.PhoneMessage(open=opening))
+        await _write(call, pb.PhoneMessage(open=opening))
         message = await call.read()
         if message is grpc.aio.EOF:
             # Raises what the edge said.
@@ -307,7 +312,8 @@ class EdgeLink:
                 key.sent = time.monotonic()
                 self._flying[key.sequence] = key
                 left = max(1, round((key.expires - key.sent) * 1000))
-                await call.write(
+                await _write(
+                    call,
                     pb.PhoneMessage(
                         key=pb.KeyFrame(
                             sequence=key.sequence,
@@ -315,7 +321,7 @@ class EdgeLink:
                             scene_start=key.scene_start,
                             deadline_ms=min(left, 2**32 - 1),
                         )
-                    )
+                    ),
                 )
                 self.up += len(key.image)
                 self.counts['sent'] += 1
@@ -375,3 +381,16 @@ class EdgeLink:
             oldest = min((key.sent for key in self._flying.values()), default=now)
             if now - oldest > self._options.stall_s:
                 raise ConnectionError('stalled')
+
+
+async def _write(call, message: pb.PhoneMessage) -> None:
+    """Send a message; a call that is over is a lost connection.
+
+    Raises:
+        ConnectionError: The edge has ended the call.
+        grpc.aio.AioRpcError: The call has failed.
+    """
+    try:
+        await call.write(message)
+    except asyncio.InvalidStateError as error:
+        raise ConnectionError(f'closed: {(await call.code()).name.lower()}') from error

@@ -1,6 +1,7 @@
 """An edge's share of a round: training on its collected frames by MMEngine's Runner."""
 
 import copy
+import secrets
 import tempfile
 import threading
 from collections.abc import Mapping, Sequence
@@ -11,7 +12,10 @@ from typing import Any
 
 import numpy as np
 import torch
+from mmengine.logging import MessageHub, MMLogger
+from mmengine.registry import DefaultScope
 from mmengine.runner import Runner
+from mmengine.visualization import Visualizer
 from torch import Tensor
 from torch.utils.data import Dataset
 
@@ -115,38 +119,51 @@ def train(
     """
     seed = rng.derive_seed(options.seed, 'federated', number) & 0x7FFFFFFF
     crops = Crops(paths, options.side, options.iterations * options.batch_size, seed)
-    with _one_at_a_time, tempfile.TemporaryDirectory() as folder, rng.isolated(seed):
-        model = build_trainable(config)
-        model.load_state_dict(dict(base))
-        model.train()
-        runner = Runner(
-            model=model,
-            work_dir=folder,
-            experiment_name=f'federated_{Path(folder).name}',
-            train_dataloader=dict(
-                batch_size=options.batch_size,
-                num_workers=0,
-                sampler=dict(type='DefaultSampler', shuffle=False),
-                collate_fn=dict(type='default_collate'),
-                dataset=crops,
-            ),
-            train_cfg=dict(by_epoch=False, max_iters=options.iterations),
-            optim_wrapper=dict(
-                optimizer=dict(type='Adam', lr=options.lr),
-                clip_grad=dict(max_norm=1.0),
-            ),
-            default_hooks=dict(
-                timer=None, logger=None, param_scheduler=None, checkpoint=None,
-                sampler_seed=None, runtime_info=dict(type='RuntimeInfoHook'),
-            ),
-            randomness=dict(seed=seed),
-            log_level='ERROR',
-            default_scope='mmengine',
-        )  # fmt: skip
-        runner.train()
-    # A frame that is deleted later must not live on in memory.
-    _read.cache_clear()
+    experiment = f'federated_{secrets.token_hex(8)}'
+    try:
+        with _one_at_a_time, tempfile.TemporaryDirectory() as folder, rng.isolated(seed):
+            model = build_trainable(config)
+            model.load_state_dict(dict(base))
+            model.train()
+            runner = Runner(
+                model=model,
+                work_dir=folder,
+                experiment_name=experiment,
+                train_dataloader=dict(
+                    batch_size=options.batch_size,
+                    num_workers=0,
+                    sampler=dict(type='DefaultSampler', shuffle=False),
+                    collate_fn=dict(type='default_collate'),
+                    dataset=crops,
+                ),
+                train_cfg=dict(by_epoch=False, max_iters=options.iterations),
+                optim_wrapper=dict(
+                    optimizer=dict(type='Adam', lr=options.lr),
+                    clip_grad=dict(max_norm=1.0),
+                ),
+                default_hooks=dict(
+                    timer=None, logger=None, param_scheduler=None, checkpoint=None,
+                    sampler_seed=None, runtime_info=dict(type='RuntimeInfoHook'),
+                ),
+                randomness=dict(seed=seed),
+                log_level='ERROR',
+                default_scope='mmengine',
+            )  # fmt: skip
+            runner.train()
+    finally:
+        _forget(experiment)
+        # A frame that is deleted later must not live on in memory.
+        _read.cache_clear()
     return {name: value.detach().cpu().clone() for name, value in model.state_dict().items()}
+
+
+def _forget(experiment: str) -> None:
+    """Take out what a Runner has registered in MMEngine, which would keep it for good."""
+    for manager in (MMLogger, MessageHub, Visualizer, DefaultScope):
+        for name in [name for name in manager._instance_dict if name.startswith(experiment)]:
+            gone = manager._instance_dict.pop(name)
+            for handler in getattr(gone, 'handlers', ()):
+                handler.close()
 
 
 def delta_of(base: State, after: State) -> dict[str, Tensor]:

@@ -1,5 +1,6 @@
 """Run a phone from its TOML file: a video in, a stylised video and a report out."""
 
+import asyncio
 import statistics
 import time
 from itertools import islice
@@ -59,7 +60,8 @@ def stylize_file(
         path (Path): TOML file of the phone.
         video (Path): Any container that FFmpeg reads.
         style (Path): Style picture.
-        output (Path): Appears when it is complete, with the frames' times and the sound.
+        output (Path): Appears when it is complete, with the frames' times and the sound; not
+            ``video`` itself.
         max_frames (int): End after so many frames; None: all.
 
     Returns:
@@ -83,12 +85,18 @@ def stylize_file(
     )
     latencies = []
     began = time.perf_counter()
-    with VideoReader(video) as reader, VideoWriter(output, reader.size, reader) as writer, link:
-        source = ((frame.image, frame.pts) for frame in reader.frames(writer.sound))
-        for made in player.play(islice(source, max_frames), link, float(reader.rate)):
-            writer.write(made.frame, made.tag)
-            latencies.append(made.latency)
-        writer.finish()
+    renewing = asyncio.run_coroutine_threadsafe(
+        device.keep_token(config.cloud, link, config.state), background.loop()
+    )
+    try:
+        with VideoReader(video) as reader, VideoWriter(output, reader.size, reader) as writer, link:
+            source = ((frame.image, frame.pts) for frame in reader.frames(writer.sound))
+            for made in player.play(islice(source, max_frames), link, float(reader.rate)):
+                writer.write(made.frame, made.tag)
+                latencies.append(made.latency)
+            writer.finish()
+    finally:
+        renewing.cancel()
     return {
         'frames': len(latencies),
         'ways': {way.value: player.ways[way.value] for way in Way},

@@ -1,11 +1,13 @@
 """What an edge remembers of a stream."""
 
+import logging
 import secrets
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 
 from ..interfaces import Frame, StyleCode
+from . import logs
 from .images import ImageLimits, decode, encode
 from .stylizers import VersionedStylizers
 
@@ -103,6 +105,14 @@ class Session:
             self._begun = True
             stylizer = self._stylizers.get(self.version)
             styled = stylizer.stylize(frame, self._code, self._memory)
-            if self._collect is not None:
-                self._collect(self.device, frame)
+            self._keep(frame)
             return Outcome(encode(styled, self._quality), self.version, swapped)
+
+    def _keep(self, frame: Frame) -> None:
+        if self._collect is None:
+            return
+        try:
+            self._collect(self.device, frame)
+        except OSError as error:
+            # The phone waits for its picture, not for ours.
+            logs.event('frame not kept', logging.WARNING, session=self.id, reason=str(error))

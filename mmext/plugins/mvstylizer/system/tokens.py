@@ -15,7 +15,7 @@ import json
 import secrets
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -44,7 +44,7 @@ class Claims:
     Args:
         device (str): Name of the device.
         role (str): One of :data:`ROLES`.
-        id (str): Of this token; what a revocation names.
+        id (str): Of the enrolment, kept by renewed tokens; what a revocation names.
         expires (float): Unix time.
         key (str): Public key of the device, base64url.
     """
@@ -126,7 +126,14 @@ class TokenIssuer:
         self._key = key
         self._clock = clock
 
-    def issue(self, device: str, role: str, public_key: bytes, lifetime_s: float) -> str:
+    def issue(
+        self,
+        device: str,
+        role: str,
+        public_key: bytes,
+        lifetime_s: float,
+        token_id: str | None = None,
+    ) -> str:
         """Return a token.
 
         Args:
@@ -134,14 +141,12 @@ class TokenIssuer:
             role (str): One of :data:`ROLES`.
             public_key (bytes): The device's, 32 bytes.
             lifetime_s (float): Seconds until it expires, positive.
+            token_id (str): Of the token that this one renews; None: a new one.
 
         Raises:
             ValueError: An argument is out of its range.
         """
-        if role not in ROLES:
-            raise ValueError(f'role={role!r} must be one of {ROLES}')
-        if not 0 < len(device) <= 64 or not device.isprintable():
-            raise ValueError(f'device={device!r} must have 1 to 64 printable characters')
+        _check_owner(device, role)
         if len(public_key) != 32:
             raise ValueError(f'public_key has {len(public_key)} bytes, not 32')
         if lifetime_s <= 0:
@@ -149,7 +154,7 @@ class TokenIssuer:
         claims = Claims(
             device=device,
             role=role,
-            id=secrets.token_hex(8),
+            id=token_id or secrets.token_hex(8),
             expires=self._clock() + lifetime_s,
             key=encode(public_key),
         )
@@ -170,9 +175,20 @@ class TokenVerifier:
         self._clock = clock
         self._revoked: frozenset[str] = frozenset()
 
-    def revoke(self, ids) -> None:
+    def revoke(self, ids: Iterable[str]) -> None:
         """Replace the set of revoked token ids."""
         self._revoked = frozenset(ids)
+
+    def check(self, claims: Claims) -> None:
+        """Check again, now, what a verified token says.
+
+        Raises:
+            TokenError: Expired or revoked.
+        """
+        if self._clock() >= claims.expires:
+            raise TokenError('expired token')
+        if claims.id in self._revoked:
+            raise TokenError('revoked token')
 
     def verify(self, token: str) -> Claims:
         """Return what the token says.
@@ -191,10 +207,7 @@ class TokenVerifier:
             claims = Claims(**json.loads(payload))
         except (ValueError, TypeError) as error:
             raise TokenError('malformed token') from error
-        if self._clock() >= claims.expires:
-            raise TokenError('expired token')
-        if claims.id in self._revoked:
-            raise TokenError('revoked token')
+        self.check(claims)
         return claims
 
 
@@ -276,9 +289,12 @@ class EnrolmentCodes:
         self._threads = threading.Lock()
 
     def create(self, device: str, role: str, lifetime_s: float = 3600) -> str:
-        """Return a new code of 128 random bits for a device."""
-        if role not in ROLES:
-            raise ValueError(f'role={role!r} must be one of {ROLES}')
+        """Return a new code of 128 random bits for a device.
+
+        Raises:
+            ValueError: ``device`` or ``role`` is out of its range.
+        """
+        _check_owner(device, role)
         code = secrets.token_urlsafe(16)
         with self._locked():
             entries = self._read()
@@ -324,6 +340,13 @@ class EnrolmentCodes:
         draft = self._path.with_suffix('.tmp')
         write_private(draft, json.dumps(entries).encode())
         draft.replace(self._path)
+
+
+def _check_owner(device: str, role: str) -> None:
+    if role not in ROLES:
+        raise ValueError(f'role={role!r} must be one of {ROLES}')
+    if not 0 < len(device) <= 64 or not device.isprintable():
+        raise ValueError(f'device={device!r} must have 1 to 64 printable characters')
 
 
 def _hash(code: str) -> str:
