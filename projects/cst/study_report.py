@@ -69,7 +69,7 @@ def write(
         results / 'study.json',
         claim='CST exceeds the best baseline with scarce labels',
         paper='+2.1 AP over the state of the art (abstract)',
-        command='python projects/cst/study.py',
+        command=command(settings, titles, manifest),
         data={
             'set': 'digit scenes',
             'labelled': {f'{percent:g} %': count for percent, count in labelled.items()},
@@ -85,6 +85,16 @@ def write(
     draw(rows, results / 'study.png')
     show(rows)
     print(f'study: {verdict}: {why}')
+
+
+def command(settings: argparse.Namespace, titles: dict[str, str], manifest: dict) -> str:
+    """What makes this result."""
+    told = 'python projects/cst/study.py'
+    if settings.percent != manifest['settings']['percent']:
+        told += ' --percent ' + ' '.join(f'{percent:g}' for percent in settings.percent)
+    if settings.methods != list(titles):
+        told += ' --methods ' + ' '.join(settings.methods)
+    return told
 
 
 def means(done: Done, percent: float) -> dict[str, float]:
