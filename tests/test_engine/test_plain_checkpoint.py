@@ -82,3 +82,21 @@ def test_without_the_hook_a_plain_checkpoint_still_resumes(toy_runner, tmp_path)
         resumed.model.state_dict().values(), whole.model.state_dict().values(), strict=True
     ):
         assert torch.equal(one, other)
+
+
+def test_functions_of_schedulers_are_left_out_and_the_rate_goes_on(toy_runner, tmp_path):
+    cycle = {'type': 'OneCycleLR', 'eta_max': 0.01, 'total_steps': 6, 'by_epoch': False}
+    settings = dict(custom_hooks=PLAIN, param_scheduler=cycle)
+    whole = toy_runner(6, work_dir=tmp_path / 'whole', **settings)
+    whole.train()
+    path = tmp_path / 'whole' / 'iter_3.pth'
+    states = torch.load(path, weights_only=True)['param_schedulers']
+    assert 'total_steps' in states[0] and 'anneal_func' not in states[0]
+    resumed = toy_runner(
+        6, work_dir=tmp_path / 'resumed', resume=True, load_from=str(path), **settings
+    )
+    resumed.train()
+    for one, other in zip(
+        resumed.model.state_dict().values(), whole.model.state_dict().values(), strict=True
+    ):
+        assert torch.equal(one, other)

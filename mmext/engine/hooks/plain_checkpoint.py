@@ -1,5 +1,7 @@
 """Checkpoints that load with ``weights_only=True``."""
 
+from typing import Any
+
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
 
@@ -31,7 +33,21 @@ class PlainCheckpointHook(Hook):
     def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
         """Replace the objects."""
         checkpoint.update({key: to_plain(checkpoint[key]) for key in _PARTS if key in checkpoint})
+        if 'param_schedulers' in checkpoint:
+            checkpoint['param_schedulers'] = _without_functions(checkpoint['param_schedulers'])
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
         """Put them back."""
         checkpoint.update({key: from_plain(checkpoint[key]) for key in _PARTS if key in checkpoint})
+
+
+def _without_functions(states: Any) -> Any:
+    """States of schedulers without their functions, such as the shape of OneCycleLR.
+
+    A scheduler has its functions from the config and keeps those that its state does not name.
+    """
+    if isinstance(states, dict):
+        return {key: _without_functions(v) for key, v in states.items() if not callable(v)}
+    if isinstance(states, list):
+        return [_without_functions(state) for state in states]
+    return states
