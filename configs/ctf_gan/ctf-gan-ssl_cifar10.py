@@ -1,6 +1,6 @@
 # CTF and self-supervision on 70 % of CIFAR-10; put the official python version into data/cifar10
 # and a TorchScript Inception-v3 into data/inception. max_iters counts steps of the discriminator.
-_base_ = ['_base_/sngan_32.py', '_base_/gan_runtime.py']
+_base_ = ['_base_/hq_lq.py', '_base_/sngan_32.py', '_base_/gan_runtime.py']
 
 # MMPretrain's CIFAR gives RGB.
 cifar = dict(type='mmpretrain.CIFAR10', data_root='data/cifar10', download=False)
@@ -12,24 +12,18 @@ pack = [
 index_file = 'data/ctf_gan/cifar10_hq70.json'
 source = dict(split='train', pipeline=pack, **cifar)
 hq = dict(type='mmext.HQSubset', part='hq', hq_ratio=0.7, index_file=index_file, dataset=source)
-lq = dict(
-    type='mmext.HQSubset', part='lq', hq_ratio=0.7, lq_ratio=0.1, index_file=index_file,
-    dataset=source,
-)  # fmt: skip
+lq = dict(hq, part='lq', lq_ratio=0.1)
 train_dataloader = dict(
     batch_size=64,
     num_workers=4,
     persistent_workers=True,
-    collate_fn=dict(type='default_collate'),
-    sampler=dict(type='mmext.MultiSourceSampler', batch_size=64, source_ratio=[7, 1]),
-    dataset=dict(type='mmext.SeededConcatDataset', datasets=[hq, lq]),
+    sampler=dict(batch_size=64),
+    dataset=dict(datasets=[hq, lq]),
 )
 # FID against the 50,000 training images with as many fakes, as most tables have it.
 val_dataloader = dict(
     batch_size=250,
     num_workers=4,
-    collate_fn=dict(type='default_collate'),
-    sampler=dict(type='DefaultSampler', shuffle=False),
     dataset=dict(split='train', pipeline=[dict(type='mmext.PackGANInputs')], **cifar),
 )
 test_dataloader = val_dataloader

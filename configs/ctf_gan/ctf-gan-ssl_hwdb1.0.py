@@ -1,30 +1,24 @@
 # CTF and self-supervision on 70 % of CASIA-HWDB1.0 at 64 x 64: the 3,740 of the 3,755 characters
 # of GB2312 level 1 that it has. Put HWDB1.0trn_gnt/ and HWDB1.0tst_gnt/ into data/hwdb.
-_base_ = ['_base_/sngan_32.py', '_base_/gan_runtime.py']
+_base_ = ['_base_/hq_lq.py', '_base_/sngan_32.py', '_base_/gan_runtime.py']
 
 hwdb = dict(type='mmext.CASIAHWDBDataset', data_root='data/hwdb', version='1.0', size=64)
 pack = [dict(type='mmext.Degrade', shrink=(2, 4)), dict(type='mmext.PackGANInputs')]
 index_file = 'data/ctf_gan/hwdb1.0_hq70.json'
 source = dict(split='train', pipeline=pack, **hwdb)
 hq = dict(type='mmext.HQSubset', part='hq', hq_ratio=0.7, index_file=index_file, dataset=source)
-lq = dict(
-    type='mmext.HQSubset', part='lq', hq_ratio=0.7, lq_ratio=0.1, index_file=index_file,
-    dataset=source,
-)  # fmt: skip
+lq = dict(hq, part='lq', lq_ratio=0.1)
 train_dataloader = dict(
     batch_size=64,
     num_workers=4,
     persistent_workers=True,
-    collate_fn=dict(type='default_collate'),
-    sampler=dict(type='mmext.MultiSourceSampler', batch_size=64, source_ratio=[7, 1]),
-    dataset=dict(type='mmext.SeededConcatDataset', datasets=[hq, lq]),
+    sampler=dict(batch_size=64),
+    dataset=dict(datasets=[hq, lq]),
 )
 # The first 50,000 test images, every class about 13 times.
 val_dataloader = dict(
     batch_size=250,
     num_workers=4,
-    collate_fn=dict(type='default_collate'),
-    sampler=dict(type='DefaultSampler', shuffle=False),
     dataset=dict(split='test', indices=50000, pipeline=[dict(type='mmext.PackGANInputs')], **hwdb),
 )
 test_dataloader = val_dataloader

@@ -12,10 +12,7 @@ pack = [
 index_file = 'data/ctf_gan/stl10_hq70.json'
 source = dict(pipeline=pack, **stl)
 hq = dict(type='mmext.HQSubset', part='hq', hq_ratio=0.7, index_file=index_file, dataset=source)
-lq = dict(
-    type='mmext.HQSubset', part='lq', hq_ratio=0.7, lq_ratio=0.1, index_file=index_file,
-    dataset=source,
-)  # fmt: skip
+lq = dict(hq, part='lq', lq_ratio=0.1)
 train_dataloader = dict(dataset=dict(datasets=[hq, lq]))
 real = dict(
     pipeline=[

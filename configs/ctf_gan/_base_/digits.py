@@ -1,19 +1,17 @@
 # 70 % of the handwritten digits of scikit-learn, 28 x 28, and low-quality versions of a tenth.
+_base_ = 'hq_lq.py'
+
 pack = [dict(type='mmext.Degrade', shrink=(2, 4)), dict(type='mmext.PackGANInputs')]
 digits = dict(type='mmext.DigitsDataset', split='train', size=28, pipeline=pack)
 index_file = 'data/ctf_gan/digits_hq70.json'
 hq = dict(type='mmext.HQSubset', part='hq', hq_ratio=0.7, index_file=index_file, dataset=digits)
-lq = dict(
-    type='mmext.HQSubset', part='lq', hq_ratio=0.7, lq_ratio=0.1, index_file=index_file,
-    dataset=digits,
-)  # fmt: skip
+lq = dict(hq, part='lq', lq_ratio=0.1)
 train_dataloader = dict(
     batch_size=32,
     num_workers=0,
-    collate_fn=dict(type='default_collate'),
     # 28 of high and 4 of low quality.
-    sampler=dict(type='mmext.MultiSourceSampler', batch_size=32, source_ratio=[7, 1]),
-    dataset=dict(type='mmext.SeededConcatDataset', datasets=[hq, lq]),
+    sampler=dict(batch_size=32),
+    dataset=dict(datasets=[hq, lq]),
 )
 
 
@@ -21,8 +19,6 @@ def evaluate_on(split):
     return dict(
         batch_size=120,
         num_workers=0,
-        collate_fn=dict(type='default_collate'),
-        sampler=dict(type='DefaultSampler', shuffle=False),
         dataset=dict(
             type='mmext.DigitsDataset',
             split=split,

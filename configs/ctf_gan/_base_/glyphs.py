@@ -1,6 +1,8 @@
 # Chinese characters of GB2312 in four fonts, 32 x 32: 70 % of 20 drawings each, and low-quality
 # versions of a tenth. The fonts: apt-get install fonts-wqy-zenhei fonts-wqy-microhei
 # fonts-arphic-ukai fonts-arphic-uming
+_base_ = 'hq_lq.py'
+
 num_classes = 1000
 fonts = ['wqy-zenhei', 'wqy-microhei', 'ukai', 'uming']
 pack = [dict(type='mmext.Degrade', shrink=(2, 4)), dict(type='mmext.PackGANInputs')]
@@ -15,15 +17,14 @@ glyphs = dict(
     pipeline=pack,
 )
 hq = dict(type='mmext.HQSubset', part='hq', hq_ratio=0.7, dataset=glyphs)
-lq = dict(type='mmext.HQSubset', part='lq', hq_ratio=0.7, lq_ratio=0.1, dataset=glyphs)
+lq = dict(hq, part='lq', lq_ratio=0.1)
 train_dataloader = dict(
     batch_size=64,
     num_workers=1,
     persistent_workers=True,
-    collate_fn=dict(type='default_collate'),
     # 56 of high and 8 of low quality.
-    sampler=dict(type='mmext.MultiSourceSampler', batch_size=64, source_ratio=[7, 1]),
-    dataset=dict(type='mmext.SeededConcatDataset', datasets=[hq, lq]),
+    sampler=dict(batch_size=64),
+    dataset=dict(datasets=[hq, lq]),
 )
 
 
@@ -32,8 +33,6 @@ def evaluate_on(split):
     return dict(
         batch_size=250,
         num_workers=0,
-        collate_fn=dict(type='default_collate'),
-        sampler=dict(type='DefaultSampler', shuffle=False),
         dataset=dict(
             type='mmext.GlyphDataset',
             split=split,
