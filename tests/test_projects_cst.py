@@ -33,7 +33,7 @@ def script(import_script, monkeypatch):
 def test_study_trains_compares_and_skips_what_is_done(script, tmp_path, capsys):
     from mmext.engine.curves import read_scalars
 
-    methods = ['supervised', 'mean_teacher', 'soft_teacher', 'cst_js']
+    methods = ['supervised', 'mean_teacher', 'soft_teacher', 'two_teachers', 'cst_js']
     command = ['--quick', '--out', str(tmp_path), '--methods', *methods]
     script('study').main(command)
     out = tmp_path / 'quick'
@@ -58,6 +58,11 @@ def test_study_trains_compares_and_skips_what_is_done(script, tmp_path, capsys):
     assert sorted(path.name for path in other.iterdir()) == ['lock', 'settings.sha256']
 
 
+class LossFree(torch.nn.Module):
+    def loss(self, inputs, samples):
+        return {}
+
+
 @pytest.mark.parametrize(
     'cst, twice, verdict', [(32.2, 30.0, 'met'), (32.2, 31.0, 'partly'), (32.0, 20.0, 'not met')]
 )
@@ -67,8 +72,29 @@ def test_verdict_of_the_study_follows_the_rule(script, cst, twice, verdict):
     titles = {name: name for name in mean}
     found, why = script('study_report').judge(mean, titles)
     assert found == verdict and 'mean_teacher (+3.0 with both teachers fused)' in why
+    assert 'two mean teachers' not in why
+    mean['two_teachers fused'] = 32.5
+    assert '+0.5 from two mean teachers' in script('study_report').judge(mean, titles)[1]
     del mean['mean_teacher_2x']
     assert script('study_report').judge(mean, titles)[0] == 'not met'
+
+
+def test_two_mean_teachers_write_for_their_own_students(script, monkeypatch):
+    from mmext.plugins.cst.detector import CycleSelfTraining
+
+    monkeypatch.setattr(CycleSelfTraining, 'pseudo_instances', lambda *_: (['P1', 'P2'], {}))
+    taught = []
+    monkeypatch.setattr(CycleSelfTraining, 'project', lambda self, found, _: taught.append(found))
+    monkeypatch.setattr(CycleSelfTraining, '_unsupervised', lambda *_: {})
+    for kind in (CycleSelfTraining, script('baselines').StudyTwoMeanTeachers):
+        model = kind.__new__(kind)
+        torch.nn.Module.__init__(model)
+        model.student1, model.student2 = (LossFree() for _ in range(2))
+        model.semi_train_cfg = dict(sup_weight=1.0, sequential_backward=False)
+        model.unsup_scale = 1.0
+        branches = dict.fromkeys(('sup', 'unsup_teacher', 'unsup_student'), [])
+        model.loss(branches, branches)
+    assert taught == ['P2', 'P1', 'P1', 'P2']
 
 
 def test_background_weights_of_soft_teacher_look_up_the_moved_point(script):

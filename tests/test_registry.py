@@ -85,19 +85,16 @@ def test_a_name_imports_its_owner_only():
 def test_a_missing_host_package_names_the_extra():
     code = (
         "import sys; sys.modules['mmdet'] = None\n"
+        'import importlib.metadata as metadata; version = metadata.version\n'
         'import mmext.registry\n'
         'from mmengine.registry import MODELS\n'
+        "metadata.version = lambda name: '1' if name == '{}' else version('none')\n"
         "MODELS.build(dict(type='mmext.CycleSelfTraining'))"
     )
-    done = run(code)
-    assert "pip install 'mmext[det]'" in done.stderr and 'needs the package mmdet' in done.stderr
-    only_onedl = (
-        'import importlib.metadata as metadata; version = metadata.version\n'
-        "metadata.version = lambda name: '1' if name == 'onedl-mmengine' else version('none')\n"
-    )
-    code = only_onedl + code
-    done = run(code)
-    assert "MMCV_WITH_OPS=0 pip install 'mmext[onedl]'" in done.stderr, done.stderr
+    upstream, onedl = (run(code.format(name)) for name in ('mmengine', 'onedl-mmengine'))
+    assert 'needs the package mmdet' in upstream.stderr
+    assert ": pip install 'mmext[det]'" in upstream.stderr, upstream.stderr
+    assert "MMCV_WITH_OPS=0 pip install 'mmext[onedl]'" in onedl.stderr, onedl.stderr
 
 
 def test_a_misspelt_name_is_corrected(caplog):

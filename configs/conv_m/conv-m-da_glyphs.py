@@ -1,8 +1,8 @@
-# 200 letters and symbols, drawn with fonts of the DejaVu family (labelled) to the STIX family; some
-# minutes on a CPU. At these weights the losses harmed in a trial, see projects/conv_m/README.md.
+# 200 letters and symbols, drawn with fonts of the DejaVu family (labelled) to the STIX family; three
+# minutes on a CPU.
 _base_ = './_base_/adaptation.py'
 
-max_iters = 1500
+max_iters = 3000
 pack = dict(type='PackInputs')
 # All are in both families.
 characters = (
@@ -30,7 +30,13 @@ stix = [
 model = dict(
     data_preprocessor=dict(mean=[38.0], std=[81.0]),
     head=dict(num_classes=200),
-    da_losses=dict(label=dict(num_classes=200)),
+    # Two batches of 32 hardly share a class of 200. Domains are aligned once the network knows the
+    # classes; from the start the losses harm.
+    da_losses=dict(
+        adversarial=dict(begin=0.5, warmup=0.5),
+        mmd=dict(begin=0.5, warmup=0.5),
+        label=dict(num_classes=200),
+    ),
 )
 train_dataloader = dict(
     batch_size=64,
@@ -64,6 +70,6 @@ test_dataloader = dict(
     sampler=dict(type='DefaultSampler', shuffle=False),
     dataset=dict(split='test', fonts=stix, num_samples=2000, pipeline=[pack], **glyphs),
 )
-train_cfg = dict(max_iters=max_iters, val_interval=250)
+train_cfg = dict(max_iters=max_iters, val_interval=500)
 param_scheduler = dict(gamma=10 / max_iters)
-default_hooks = dict(checkpoint=dict(interval=250))
+default_hooks = dict(checkpoint=dict(interval=500))

@@ -18,7 +18,8 @@ model = dict(
         score_power=0.5,
         # Without it every sixth pseudo-box is a second class for an object that has one.
         agnostic_nms_iou=0.6,
-        unsup_weight=1.0,
+        # High, since ignored boxes count in the average and scale the loss down.
+        unsup_weight=5.0,
     ),
     semi_test_cfg=dict(predict_on='teacher1'),
     data_preprocessor=dict(

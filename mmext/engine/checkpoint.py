@@ -6,12 +6,33 @@ import re
 import warnings
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping
-from pickle import UnpicklingError
+from typing import Any
 
 import torch
 from mmengine.model import is_model_wrapper
 from mmengine.runner import CheckpointLoader
 from torch import nn
+
+
+def read_checkpoint(path: str, logger: str | None = None) -> Any:
+    """What MMEngine's loader finds at a path, on the CPU.
+
+    Args:
+        path: A file, or an address that MMEngine knows.
+        logger: As MMEngine's; 'silent' says nothing.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        ValueError: It is not a checkpoint.
+    """
+    if '://' not in path and not os.path.exists(path):
+        raise FileNotFoundError(f'checkpoint {path} does not exist')
+    try:
+        return CheckpointLoader.load_checkpoint(path, map_location='cpu', logger=logger)
+    except OSError:
+        raise
+    except Exception as error:  # the unpicklers fail on junk in any way, struct.error for one
+        raise ValueError(f'{path} is not a checkpoint that torch can read: {error}') from error
 
 
 def check_checkpoint(model: nn.Module, path: str) -> None:
@@ -30,12 +51,7 @@ def check_checkpoint(model: nn.Module, path: str) -> None:
         FileNotFoundError: There is no such file.
         ValueError: The file is not a checkpoint, or some weights would not be loaded.
     """
-    if '://' not in path and not os.path.exists(path):
-        raise FileNotFoundError(f'checkpoint {path} does not exist')
-    try:
-        checkpoint = CheckpointLoader.load_checkpoint(path, map_location='cpu')
-    except (RuntimeError, EOFError, KeyError, UnpicklingError) as error:
-        raise ValueError(f'{path} is not a checkpoint that torch can read: {error}') from error
+    checkpoint = read_checkpoint(path)
     state = checkpoint.get('state_dict', checkpoint) if isinstance(checkpoint, Mapping) else None
     if not isinstance(state, Mapping):
         raise ValueError(f'{path} is not a checkpoint: it has no dict of weights')

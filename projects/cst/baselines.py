@@ -2,7 +2,8 @@
 
 MMDetection's ``SemiBaseDetector`` and ``MeanTeacherHook`` do the work. Added is what would
 otherwise tilt the comparison: a supervised burn-in, the ramp of the unsupervised loss and the
-ignore band.
+ignore band. Two mean teachers in one run have CST's cost, so their fused boxes show what fusing
+gains by itself.
 """
 
 import torch
@@ -14,6 +15,7 @@ from torch import Tensor
 from torch.nn.functional import grid_sample
 from torchvision.ops import nms
 
+from mmext.plugins.cst.detector import CycleSelfTraining
 from mmext.plugins.cst.functional import ema_update, ramp
 from mmext.plugins.cst.weighted import WeightedFCOSHead, weigh_boxes
 
@@ -127,6 +129,16 @@ def background_weights(
             seen = grid_sample(scores[image][None], grid[None, None], align_corners=False)
             weights.append(1 - seen.flatten())
     return torch.cat(weights)
+
+
+@MODELS.register_module()
+class StudyTwoMeanTeachers(CycleSelfTraining):
+    """Two mean teachers side by side: CST whose teachers write for their own students."""
+
+    def pseudo_instances(self, inputs, data_samples):
+        """Exchanged, which undoes the crossing."""
+        pseudo, statistics = super().pseudo_instances(inputs, data_samples)
+        return pseudo[::-1], statistics
 
 
 @HOOKS.register_module()

@@ -28,6 +28,7 @@ METHODS = {
     'mean_teacher': 'mean teacher',
     'soft_teacher': 'Soft Teacher (its background weighting)',
     'mean_teacher_2x': 'mean teacher, 2x iterations',
+    'two_teachers': 'two mean teachers (CST without the cycle)',
     'cst_none': 'CST without reweighting',
     'cst_js': 'CST, js',
     'cst_exp_kl': 'CST, exp_kl',
@@ -52,8 +53,14 @@ def build(method: str, settings: argparse.Namespace, percent: float, seed: int, 
     cfg = launch.load_config(str(ROOT / f'configs/cst/{name}_fcos_r18_digits.py'))
     cfg.randomness = dict(seed=seed)
     networks = ['teacher1', 'teacher2', 'ensemble']
-    if method.startswith('cst'):
-        cfg.model.consistency.kind = method.removeprefix('cst_')
+    if method.startswith('cst') or method == 'two_teachers':
+        if method == 'two_teachers':
+            import baselines  # noqa: F401
+
+            cfg.model.type = 'StudyTwoMeanTeachers'
+            cfg.model.consistency.kind = 'none'
+        else:
+            cfg.model.consistency.kind = method.removeprefix('cst_')
         cfg.model.semi_train_cfg.score_thr = score_thr
         cfg.val_cfg.networks = [cfg.model.semi_test_cfg.predict_on]
     elif method != 'supervised':
@@ -72,7 +79,7 @@ def build(method: str, settings: argparse.Namespace, percent: float, seed: int, 
     detector = cfg.model.get('detector', cfg.model)
     if settings.quick:
         shrink(cfg, detector)
-    cfg.train_cfg.val_interval = max(1, cfg.train_cfg.max_iters // 6)
+    cfg.train_cfg.val_interval = max(1, cfg.train_cfg.max_iters // 4)
     cfg.default_hooks.checkpoint.update(interval=100, max_keep_ckpts=1)
     unwanted = ('mmext.RichProgressHook', 'mmext.CurvesHook')
     cfg.custom_hooks = [hook for hook in cfg.custom_hooks if hook.type not in unwanted]

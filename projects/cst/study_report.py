@@ -116,7 +116,8 @@ def judge(mean: dict[str, float], titles: dict[str, str]) -> tuple[str, str]:
     """Verdict by rule: CST with js reweighting, the shipped kind, against the best baseline.
 
     ``met`` if its margin over every baseline, the one with twice the iterations included, is at
-    least the paper's; ``partly`` if it is so over those of equal iterations only.
+    least the paper's; ``partly`` if it is so over those of equal iterations only. One teacher is
+    judged; both fused are told beside it, against two mean teachers fused as well.
     """
     missing = {'cst_js', 'cst_none', *EQUAL_ITERATIONS, 'mean_teacher_2x'} - mean.keys()
     if missing:
@@ -130,10 +131,17 @@ def judge(mean: dict[str, float], titles: dict[str, str]) -> tuple[str, str]:
         verdict = 'met' if twice >= MARGIN else 'partly'
     fused = mean.get('cst_js fused')
     both = '' if fused is None else f' ({fused - mean[best]:+.1f} with both teachers fused)'
+    pair = mean.get('two_teachers fused')
+    cycle = ''
+    if fused is not None and pair is not None:
+        cycle = (
+            f' Fused, both teachers are {fused - pair:+.1f} from two mean teachers fused, and '
+            f'{fused - mean["mean_teacher_2x"]:+.1f} from the mean teacher of equal compute.'
+        )
     return verdict, (
         f'with the fewest labels CST with reweighting is {margin:+.1f} AP from the best baseline '
         f'of equal iterations, {titles[best]}{both}, {twice:+.1f} from a mean teacher of equal '
-        f'compute and {plain:+.1f} from CST without reweighting.'
+        f'compute and {plain:+.1f} from CST without reweighting.{cycle}'
     )
 
 

@@ -6,6 +6,7 @@ of the iterations and resumed. The last checkpoints must have the same bits.
 
 import argparse
 import contextlib
+import json
 import os
 import shutil
 import signal
@@ -59,11 +60,7 @@ def command(work_dir: Path, iterations: int, options: list[str]) -> list[str]:
         # From scratch and with a short burn-in, so that few iterations use every part of CST.
         'model.detector.backbone.init_cfg=None', 'model.semi_train_cfg.score_thr=0.01',
         'model.semi_train_cfg.ignore_score_thr=None', 'model.detector.test_cfg.score_thr=1e-4',
-        f'{teacher}.burn_in={iterations // 4}', f'{teacher}.ramp_up=0',
-        # A checkpoint has the batch-norm statistics of rank 0, and teachers predict by them: for
-        # an exact resume all ranks must have those.
-        'model_wrapper_cfg.type=MMDistributedDataParallel',
-        'model_wrapper_cfg.broadcast_buffers=True', *options,
+        f'{teacher}.burn_in={iterations // 4}', f'{teacher}.ramp_up=0', *options,
     ]  # fmt: skip
 
 
@@ -180,6 +177,8 @@ def report(out: Path, iterations: int, folder: Path, minutes, states, difference
 
     from mmext.engine.records import sha256
 
+    manifest = folder / 'manifest.json'
+    counts = json.loads(manifest.read_text())['counts']
     first = states['uninterrupted']['state_dict']
     rows = []
     for name, state in states.items():
@@ -206,8 +205,8 @@ def report(out: Path, iterations: int, folder: Path, minutes, states, difference
         command=COMMAND,
         data={
             'set': 'digit scenes',
-            'sizes': {'train': 2000, 'labelled': 40},
-            'manifest': sha256(str(folder / 'manifest.json')),
+            'sizes': {'train': counts['train']['images'], 'labelled': counts['labelled']['2']},
+            'manifest': sha256(str(manifest)),
         },
         seeds=[0],
         rows=rows,

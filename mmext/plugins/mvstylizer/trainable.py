@@ -1,7 +1,6 @@
 """What the trained parts share: self-supervised training by MMEngine, and their weights."""
 
 from pathlib import Path
-from pickle import UnpicklingError
 from typing import Any
 
 import numpy as np
@@ -9,10 +8,10 @@ import torch
 from mmengine.dist import get_rank
 from mmengine.logging import MessageHub
 from mmengine.model import BaseModel
-from mmengine.runner import CheckpointLoader
 from torch import Tensor
 
 from mmext.engine import rng
+from mmext.engine.checkpoint import read_checkpoint
 
 from .interfaces import Frame
 
@@ -76,12 +75,10 @@ class SelfSupervised(BaseModel):
             raise FileNotFoundError(f'weights {path} do not exist')
         try:
             # The host's loader also reads the log buffers that MMEngine keeps beside the weights.
-            loaded = CheckpointLoader.load_checkpoint(
-                str(path), map_location='cpu', logger='silent'
-            )
+            loaded = read_checkpoint(str(path), logger='silent')
             state = loaded.get('state_dict', loaded)
             self.load_state_dict({name: value.float() for name, value in state.items()})
-        except (RuntimeError, AttributeError, EOFError, KeyError, UnpicklingError) as error:
+        except (RuntimeError, AttributeError, ValueError) as error:
             raise ValueError(
                 f'weights {path} do not fit {type(self).__name__}: {str(error)[:200]}'
             ) from error

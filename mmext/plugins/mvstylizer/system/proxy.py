@@ -150,12 +150,13 @@ class FaultProxy:
                 await asyncio.sleep(max(0.0, due - time.monotonic()))
                 while self.faults.frozen:
                     await asyncio.sleep(0.01)
-                writer.write(data)
-                await writer.drain()
+                # Before anybody can have them: who has read all sees all counted.
                 if up:
                     self.up += len(data)
                 else:
                     self.down += len(data)
+                writer.write(data)
+                await writer.drain()
         finally:
             filling.cancel()
             with contextlib.suppress(asyncio.CancelledError, OSError):
