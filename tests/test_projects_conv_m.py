@@ -73,12 +73,37 @@ def costs(judge):
     ],
 )
 def test_verdicts_follow_their_rules(judge, ours, google, squeeze, verdicts):
-    rows = [record('ConvMNet', method, 85.0) for method in judge.SINGLE]
-    rows += [record('ConvMNet', 'all three', ours), record('ConvMNet', 'source only', 60.0)]
-    for network, adapted in (('SmallGoogLeNet', google), ('SmallSqueezeNet', squeeze)):
-        rows += [record(network, 'source only', 50.0), record(network, 'all three', adapted)]
+    rows = []
+    for seed in range(3):
+        rows += [record('ConvMNet', method, 85.0, seed=seed) for method in judge.SINGLE]
+        for network, plain, adapted in (
+            ('ConvMNet', 60.0, ours),
+            ('SmallGoogLeNet', 50.0, google),
+            ('SmallSqueezeNet', 50.0, squeeze),
+        ):
+            rows.append(record(network, 'source only', plain, seed=seed))
+            rows.append(record(network, 'all three', adapted, seed=seed))
     found = judge.results(rows, costs(judge))
-    assert tuple(found[claim][1] for claim in ('losses', 'accuracy', 'ability')) == verdicts
+    claims = ('losses', 'accuracy', 'ability')
+    assert tuple(found[claim][1] for claim in claims) == verdicts
+    assert all('Not run: handwritten to font digits, glyphs' in why for _, _, why in found.values())
+    early = judge.results([row for row in rows if row['seed'] < 2], costs(judge))
+    assert all(
+        early[claim][1] == ('partly' if verdict == 'met' else verdict)
+        for claim, verdict in zip(claims, verdicts, strict=True)
+    )
+
+
+@pytest.mark.parametrize('scatter, verdict', [(1.0, 'met'), (9.0, 'not met')])
+def test_a_lead_within_its_error_is_none(judge, scatter, verdict):
+    rows = []
+    for seed, shift in enumerate((-scatter, 0.0, scatter)):
+        rows += [record('ConvMNet', method, 85.0, seed=seed) for method in judge.SINGLE]
+        rows.append(record('ConvMNet', 'all three', 87.0 + shift, seed=seed))
+        rows.append(record('ConvMNet', 'source only', 60.0, seed=seed))
+    _, found, why = judge.losses(judge.group(rows), ['font2hand'])
+    assert found == verdict
+    assert f'(+2.0 +- {scatter / 3**0.5:.1f})' in why
 
 
 def test_accuracies_have_honest_names(judge):

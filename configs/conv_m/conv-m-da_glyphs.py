@@ -1,5 +1,5 @@
-# 200 letters and symbols, drawn with fonts of the DejaVu family (labelled) to the STIX family; three
-# minutes on a CPU.
+# 200 letters and symbols, drawn with fonts of the DejaVu family (labelled) to the STIX family;
+# three minutes on a CPU.
 _base_ = './_base_/adaptation.py'
 
 max_iters = 3000

@@ -44,7 +44,5 @@ train_cfg = dict(type='mmext.ResumableIterTrainLoop', max_iters=400000, val_inte
 param_scheduler = [
     dict(type='LinearLR', start_factor=1, end_factor=1e-2, begin=200000, end=400000, by_epoch=False)
 ]
-default_hooks = dict(
-    checkpoint=dict(interval=20000, save_best='gan/ema/FID-C', rule='less'),
-    logger=dict(interval=500),
-)
+# No best checkpoint: its FID would have been chosen by the images that it is measured on.
+default_hooks = dict(checkpoint=dict(interval=20000), logger=dict(interval=500))

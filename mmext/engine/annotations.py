@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from mmengine.fileio import list_from_file
 from mmengine.logging import print_log
 
 
@@ -40,8 +41,7 @@ def check_annotations(
     for field in dataloaders:
         for dataset in _coco_datasets((cfg.get(field) or {}).get('dataset')):
             path = _path(dataset)
-            classes = tuple((dataset.get('metainfo') or {}).get('classes') or ())
-            key = path, classes, _needs_labels(dataset)
+            key = path, _classes(field, dataset), _needs_labels(dataset)
             if key not in seen and '://' not in path:
                 seen.add(key)
                 notes.append(_check_file(f'{field}: ann_file {path}', *key))
@@ -51,6 +51,21 @@ def check_annotations(
             logger='current',
             level=logging.WARNING,
         )
+
+
+def _classes(field: str, dataset: Mapping[str, Any]) -> tuple[str, ...]:
+    """Classes that a dataset config asks for; a string is a file with a class on each line."""
+    classes = (dataset.get('metainfo') or {}).get('classes') or ()
+    if not isinstance(classes, str):
+        return tuple(classes)
+    try:
+        return tuple(list_from_file(classes))
+    except (TypeError, FileNotFoundError):
+        # MMDetection would take each letter for a class.
+        raise ValueError(
+            f'{field}: metainfo.classes={classes!r} is neither a list nor a file with a class on '
+            f'each line; a list of one class is [{classes!r}]'
+        ) from None
 
 
 def _coco_datasets(node: Any) -> Iterator[Mapping[str, Any]]:

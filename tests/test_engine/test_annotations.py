@@ -130,6 +130,16 @@ def test_a_run_checks_only_the_files_that_it_reads(config, tmp_path):
         launch.prepare(Config({**rest, 'val_dataloader': lost['test_dataloader']}))
 
 
+def test_classes_may_be_a_file_but_not_one_name(config, tmp_path):
+    (tmp_path / 'names.txt').write_text('cat\ndog\n')
+    check_annotations(config(coco(), metainfo=dict(classes=str(tmp_path / 'names.txt'))))
+    (tmp_path / 'names.txt').write_text('cat\ncow\n')
+    with pytest.raises(ValueError, match='cow'):
+        check_annotations(config(coco(), metainfo=dict(classes=str(tmp_path / 'names.txt'))))
+    with pytest.raises(ValueError, match=r"train_dataloader: metainfo.classes='cat'.*\['cat'\]"):
+        check_annotations(config(coco(), metainfo=dict(classes=('cat'))))
+
+
 def test_an_unlabelled_set_needs_no_boxes(config):
     check_annotations(config(coco(annotations=[]), filter_cfg=dict(filter_empty_gt=False)))
     check_annotations(config(coco(annotations=[]), test_mode=True))
