@@ -110,6 +110,16 @@ def run_all(args: argparse.Namespace, records: Records) -> list[dict]:
     return [done[run] for run in todo]
 
 
+def command(args: argparse.Namespace) -> str:
+    """What makes this result."""
+    told = 'python projects/conv_m/study.py'
+    if args.seeds < len(SEEDS):
+        told += f' --seeds {args.seeds}'
+    if args.tasks != list(runs.TASKS):
+        told += ' --tasks ' + ' '.join(args.tasks)
+    return told
+
+
 def main() -> None:
     """Run, judge, write results and figures."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -140,7 +150,7 @@ def main() -> None:
             out / f'{claim}.json',
             claim=CLAIMS[claim],
             paper=PAPER[claim],
-            command='python projects/conv_m/study.py',
+            command=command(args),
             data={task: runs.sizes(task, args.quick) for task in tasks},
             seeds=sorted({row['seed'] for row in rows}),
             rows=table,
