@@ -72,7 +72,9 @@ def faults(study: str, result: dict, evidence) -> list[str]:
     if seeds < 3 and not told and study not in {**ONE_SEED, **ONCE}:
         found.append(f'{seeds} seeds, and why does not say so')
     for row in result['rows']:
-        if not (row.get('method') and 'setting' in row and row.get('metrics')):
+        # A network that is there for its size and speed.
+        only_cost = row.get('setting') == 'not trained' and row.get('cost')
+        if not (row.get('method') and 'setting' in row and (row.get('metrics') or only_cost)):
             found.append(f'a row without method, setting or metrics: {row.get("method")}')
             continue
         few = [name for prefix in FEW_VALUES if study.startswith(prefix)
@@ -134,7 +136,8 @@ def test_incomplete_results_are_noticed(root, evidence):
     assert lacking('terngrad/model', seeds=[0], rows=[row]) == []
     assert lacking(rows=[row], seeds=[0], why='1 seed: it takes a day') == []
     assert lacking(rows=[{**whole['rows'][0], 'cost': {}}]) == ['no cost']
-    assert lacking(rows=[{**whole['rows'][0], 'metrics': {}}])
+    empty = {**whole['rows'][0], 'metrics': {}}
+    assert lacking(rows=[empty]) and lacking(rows=[{**empty, 'setting': 'not trained'}]) == []
     del row['setting']
     assert lacking(rows=[row])
 
