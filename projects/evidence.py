@@ -89,6 +89,12 @@ def summary(values: list[float]) -> dict:
     return {'mean': mean, 'std': spread**0.5, 'values': values}
 
 
+def command(script: str, **options: Sequence | None) -> str:
+    """Command that makes a result; options that are None are the script's defaults."""
+    given = [[f'--{name}', *map(str, v)] for name, v in options.items() if v is not None]
+    return ' '.join(['python', script, *sum(given, [])])
+
+
 def reproduce(folder: Path, studies: Sequence[str]) -> None:
     """Run the studies of a plugin, each in a process of its own, and refresh the tables.
 

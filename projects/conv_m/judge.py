@@ -35,15 +35,14 @@ def results(rows: list[dict], costs: dict[str, dict]) -> dict[str, tuple[list[di
         'ability': ability(records, tasks),
     }
     seeds = min(map(len, records.values()))
-    if seeds < LEAST_SEEDS:
-        for claim, (table, verdict, why) in found.items():
-            verdict = 'partly' if verdict == 'met' else verdict
-            found[claim] = table, verdict, f'{why} Stopped early, after {seeds} seed(s).'
+    early = seeds < LEAST_SEEDS
     missing = [title for task, (_, title) in runs.TASKS.items() if task not in tasks]
-    if missing:
-        for claim, (table, verdict, why) in found.items():
-            found[claim] = table, verdict, f'{why} Not run: {", ".join(missing)}.'
-    return found
+    notes = f' Stopped early, after {seeds} seed(s).' if early else ''
+    notes += f' Not run: {", ".join(missing)}.' if missing else ''
+    return {
+        claim: (table, 'partly' if early and verdict == 'met' else verdict, why + notes)
+        for claim, (table, verdict, why) in found.items()
+    }
 
 
 def line(records: dict, task: str, network: str, method: str) -> dict:

@@ -20,7 +20,7 @@ import figures  # noqa: E402
 import judge  # noqa: E402
 import runs  # noqa: E402
 import torch  # noqa: E402
-from evidence import write_result  # noqa: E402
+from evidence import command, write_result  # noqa: E402
 from mmengine.config import Config  # noqa: E402
 
 from mmext.engine.records import Records  # noqa: E402
@@ -110,16 +110,6 @@ def run_all(args: argparse.Namespace, records: Records) -> list[dict]:
     return [done[run] for run in todo]
 
 
-def command(args: argparse.Namespace) -> str:
-    """What makes this result."""
-    told = 'python projects/conv_m/study.py'
-    if args.seeds < len(SEEDS):
-        told += f' --seeds {args.seeds}'
-    if args.tasks != list(runs.TASKS):
-        told += ' --tasks ' + ' '.join(args.tasks)
-    return told
-
-
 def main() -> None:
     """Run, judge, write results and figures."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -150,7 +140,11 @@ def main() -> None:
             out / f'{claim}.json',
             claim=CLAIMS[claim],
             paper=PAPER[claim],
-            command=command(args),
+            command=command(
+                'projects/conv_m/study.py',
+                seeds=None if args.seeds >= len(SEEDS) else [args.seeds],
+                tasks=None if args.tasks == list(runs.TASKS) else args.tasks,
+            ),
             data={task: runs.sizes(task, args.quick) for task in tasks},
             seeds=sorted({row['seed'] for row in rows}),
             rows=table,

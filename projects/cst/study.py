@@ -53,14 +53,13 @@ def build(method: str, settings: argparse.Namespace, percent: float, seed: int, 
     cfg = launch.load_config(str(ROOT / f'configs/cst/{name}_fcos_r18_digits.py'))
     cfg.randomness = dict(seed=seed)
     networks = ['teacher1', 'teacher2', 'ensemble']
-    if method.startswith('cst') or method == 'two_teachers':
-        if method == 'two_teachers':
-            import baselines  # noqa: F401
+    if method == 'two_teachers':
+        import baselines  # noqa: F401
 
-            cfg.model.type = 'StudyTwoMeanTeachers'
-            cfg.model.consistency.kind = 'none'
-        else:
-            cfg.model.consistency.kind = method.removeprefix('cst_')
+        cfg.model.type = 'StudyTwoMeanTeachers'
+    if method.startswith('cst') or method == 'two_teachers':
+        kind = 'none' if method == 'two_teachers' else method.removeprefix('cst_')
+        cfg.model.consistency.kind = kind
         cfg.model.semi_train_cfg.score_thr = score_thr
         cfg.val_cfg.networks = [cfg.model.semi_test_cfg.predict_on]
     elif method != 'supervised':

@@ -28,7 +28,7 @@ def write(
         thresholds: Family of methods -> score threshold.
         done: Finished runs.
     """
-    from evidence import summary, write_result
+    from evidence import command, summary, write_result
 
     labelled = {p: manifest['counts']['labelled'][f'{p:g}'] for p in settings.percent}
     rows = []
@@ -61,6 +61,7 @@ def write(
             'cost': {'minutes': sum(r['minutes'] for r in records) / len(records)},
         })  # fmt: skip
     wanted = len(settings.methods) * len(settings.percent) * len(settings.seeds)
+    shares = manifest['settings']['percent']
     verdict, why = judge(means(done, settings.percent[0]), titles)
     why += f' Means over {len(settings.seeds)} seeds.'
     if sum(map(len, done.values())) < wanted:
@@ -69,7 +70,11 @@ def write(
         results / 'study.json',
         claim='CST exceeds the best baseline with scarce labels',
         paper='+2.1 AP over the state of the art (abstract)',
-        command=command(settings, titles, manifest),
+        command=command(
+            'projects/cst/study.py',
+            percent=None if settings.percent == shares else [f'{p:g}' for p in settings.percent],
+            methods=None if settings.methods == list(titles) else settings.methods,
+        ),
         data={
             'set': 'digit scenes',
             'labelled': {f'{percent:g} %': count for percent, count in labelled.items()},
@@ -85,16 +90,6 @@ def write(
     draw(rows, results / 'study.png')
     show(rows)
     print(f'study: {verdict}: {why}')
-
-
-def command(settings: argparse.Namespace, titles: dict[str, str], manifest: dict) -> str:
-    """What makes this result."""
-    told = 'python projects/cst/study.py'
-    if settings.percent != manifest['settings']['percent']:
-        told += ' --percent ' + ' '.join(f'{percent:g}' for percent in settings.percent)
-    if settings.methods != list(titles):
-        told += ' --methods ' + ' '.join(settings.methods)
-    return told
 
 
 def means(done: Done, percent: float) -> dict[str, float]:
