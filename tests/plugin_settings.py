@@ -19,11 +19,14 @@ def _cst(cfg) -> None:
 
 
 def _adaptation(data: Path) -> Config:
-    """Conv-M's digit config with 8 + 8 images in a batch."""
+    """Conv-M's digit config with 8 + 8 images in a batch and all losses between domains."""
     cfg = Config(Config.fromfile(CONFIGS / 'conv_m/conv-m-da_fontdigits2digits.py').to_dict())
     loader = cfg.train_dataloader
     loader.batch_size = loader.sampler.batch_size = 16
     loader.dataset.source.num_samples = loader.dataset.target.indices = 40
+    cfg.model.da_losses.update(
+        coral=dict(type='mmext.CORALLoss'), jmmd=dict(type='mmext.JMMDLoss')
+    )
     return cfg
 
 
@@ -100,6 +103,8 @@ PLUGINS = [
             'mmext.DomainAdaptationClassifier': 'MODELS',
             'mmext.DomainAdversarialLoss': 'MODELS',
             'mmext.MKMMDLoss': 'MODELS',
+            'mmext.JMMDLoss': 'MODELS',
+            'mmext.CORALLoss': 'MODELS',
             'mmext.LabelAdaptation': 'MODELS',
             'mmext.DropLabel': 'TRANSFORMS',
             'mmext.TwoDomainDataset': 'DATASETS',
@@ -116,6 +121,7 @@ PLUGINS = [
             'mmext.ProjDiscriminator': 'MODELS',
             'mmext.TransferNet': 'MODELS',
             'mmext.GANOptimWrapperConstructor': 'OPTIM_WRAPPER_CONSTRUCTORS',
+            'mmext.LabelHistogramHook': 'HOOKS',
             'mmext.HQSubset': 'DATASETS',
             'mmext.Degrade': 'TRANSFORMS',
         },
