@@ -17,6 +17,17 @@ def world(tmp_path):
     made.close()
 
 
+@pytest.fixture
+def clouds(tmp_path):
+    """The same with a cloud."""
+    pytest.importorskip('flwr')
+    from mvst_cloud import Cloudy
+
+    made = Cloudy(tmp_path)
+    yield made
+    made.close()
+
+
 @pytest.fixture(autouse=True)
 def loggers():
     """Processes set up their logging once; tests run several in one process."""

@@ -93,7 +93,7 @@ def test_a_phone_never_overwrites_its_source(phone):
 
 def test_a_phone_renews_its_token_while_it_runs(phone, world):
     """One that ends soon; the id of the enrolment stays."""
-    from test_mvst_rounds import Cloudy
+    from mvst_cloud import Cloudy
 
     Cloudy.up(world)
     settings = phone.folder / 'phone.toml'

@@ -60,11 +60,15 @@ class MailGrid(Grid):
         self._run = None
 
     def fetch(self, edge: str) -> Message | None:
-        """Next message for an edge; None: nothing to do."""
+        """Next message for an edge; None: nothing to do.
+
+        An edge asks when it has nothing to do, so one that asks again has lost its message, by a
+        restart or with the connection, and gets it once more.
+        """
         with self._news:
             self._seen[edge] = time.monotonic()
             waiting = self._out.get(node_of(edge), [])
-            return waiting.pop(0) if waiting else None
+            return waiting[0] if waiting else None
 
     async def wait(self, edge: str, seconds: float) -> Message | None:
         """As :meth:`fetch`, but wait for a message for some seconds."""
@@ -79,7 +83,7 @@ class MailGrid(Grid):
             number = reply.metadata.reply_to_message_id
             if self._open.get(number) != node_of(edge):
                 return False
-            del self._open[number]
+            self._forget({number})
             # The name in the message is not believed, the token's is.
             reply.metadata.__dict__['_src_node_id'] = node_of(edge)
             self._replies[number] = reply
@@ -153,11 +157,15 @@ class MailGrid(Grid):
                 if not any(number in self._replies for number in numbers):
                     self._news.wait(left)
         with self._news:
-            for number in numbers:
-                self._open.pop(number, None)
             # An edge that comes late finds no work of a round that is over.
-            for node, waiting in self._out.items():
-                self._out[node] = [m for m in waiting if m.metadata.message_id not in numbers]
+            self._forget(numbers)
         if numbers:
             logs.event('edges did not answer', count=len(numbers))
         return replies
+
+    def _forget(self, numbers: set[str]) -> None:
+        """Take messages back; the caller holds the lock."""
+        for number in numbers:
+            self._open.pop(number, None)
+        for node, waiting in self._out.items():
+            self._out[node] = [m for m in waiting if m.metadata.message_id not in numbers]
