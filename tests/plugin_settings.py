@@ -24,9 +24,7 @@ def _adaptation(data: Path) -> Config:
     loader = cfg.train_dataloader
     loader.batch_size = loader.sampler.batch_size = 16
     loader.dataset.source.num_samples = loader.dataset.target.indices = 40
-    cfg.model.da_losses.update(
-        coral=dict(type='mmext.CORALLoss'), jmmd=dict(type='mmext.JMMDLoss')
-    )
+    cfg.model.da_losses.update(coral=dict(type='mmext.CORALLoss'), jmmd=dict(type='mmext.JMMDLoss'))
     return cfg
 
 

@@ -1,6 +1,7 @@
 """The phone's whole way: settings, enrolled state, a real clip in, a file and a report out."""
 
 import json
+import re
 import subprocess
 import sys
 
@@ -136,7 +137,9 @@ def test_the_demo_on_real_processes(root, tmp_path):
     ]  # fmt: skip
     done = subprocess.run(command, capture_output=True, text=True, timeout=900)
     assert done.returncode == 0, done.stderr
-    assert '100 frames in' in done.stdout and 'federated round 1: ' in done.stdout
+    assert '100 frames in' in done.stdout
+    # Rounds before the first frames have no updates.
+    assert re.search(r'federated round \d+: ', done.stdout)
 
 
 @pytest.mark.slow
