@@ -50,6 +50,7 @@ OWNERS: dict[str, tuple[str, ...]] = {
         'LabelFreeSelection',
         'MKMMDLoss',
         'TwoDomainDataset',
+        'TwoDomainLoopHook',
         'TwoDomainPreprocessor',
         'TwoDomainSampler',
     ),

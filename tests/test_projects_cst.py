@@ -54,7 +54,9 @@ def test_study_trains_compares_and_skips_what_is_done(script, tmp_path, capsys):
     assert written == {path: path.stat().st_mtime_ns for path in records.values()}
     assert '+-' in capsys.readouterr().out
     other = records['supervised'].parent
-    script('demo').forget_other(other, 'other settings')
+    import run_folders
+
+    run_folders.forget_other(other, 'other settings')
     assert sorted(path.name for path in other.iterdir()) == ['lock', 'settings.sha256']
 
 

@@ -155,8 +155,8 @@ def test_who_is_to_blame_is_told_apart(zoo, monkeypatch, tmp_path):
 
     answers, limit = {}, False
 
-    def attempt(task, path, overlays, factor, log):
-        ok = answers[task.__name__, bool(overlays)]
+    def attempt(task, path, overlays, factor, log, room=1):
+        ok = answers[task.__name__, 'more' if room > 1 else bool(overlays)]
         return {'ok': ok, 'error': f'{task.__name__} failed', 'where': 'x.py:1', 'losses': [1.0],
                 'limit': limit, 'wrapper': 'W', 'hooks': [], 'cpu_s': 0.0,
                 'peak_mib': 1.0}  # fmt: skip
@@ -178,9 +178,13 @@ def test_who_is_to_blame_is_told_apart(zoo, monkeypatch, tmp_path):
     # The model builds, but not with the plugins.
     answers.update({('resolve', False): True})
     assert judge() == 'broken'
-    # Out of memory with the plugins, which keep a copy of the weights, says nothing about them.
-    answers.update({('train', False): True, ('resolve', True): True})
+    # Out of memory, with the plugins or at all.
     limit = True
+    answers.update({('train', False): True, ('train', 'more'): True, ('resolve', True): True})
+    assert judge() == 'trained'
+    answers['train', 'more'] = False
+    assert judge() == 'broken'
+    answers['train', False] = False
     assert judge() == 'resolved'
     assert zoo.judge('mmdet', 'fcos', 'lost.py', tmp_path / 'log')['outcome'] == 'unavailable'
 

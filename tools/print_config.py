@@ -8,6 +8,7 @@ Examples:
 """
 
 import argparse
+import contextlib
 import sys
 from importlib.util import find_spec
 from pathlib import Path
@@ -55,13 +56,13 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
 def main(argv: list[str] | None = None) -> None:
     """Print or write the config; exit with code 2 on mistakes in the command line."""
     args = parse_args(argv)
-    with launch.user_errors('print_config.py'):
+    # What is logged meanwhile must not end up in the config.
+    with launch.user_errors('print_config.py'), contextlib.redirect_stdout(sys.stderr):
         cfg = launch.load_config(args.config, args.cfg_options, args.overlays)
-        if args.diff is not None:
-            other = launch.load_config(args.diff or args.config)
-            sys.stdout.write(overlay.difference(other, cfg) + '\n')
-            return
-    if args.out is None:
+        other = None if args.diff is None else launch.load_config(args.diff or args.config)
+    if other is not None:
+        sys.stdout.write(overlay.difference(other, cfg) + '\n')
+    elif args.out is None:
         sys.stdout.write(cfg.pretty_text.rstrip('\n') + '\n')
     else:
         cfg.dump(args.out)

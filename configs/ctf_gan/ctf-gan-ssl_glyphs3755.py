@@ -49,7 +49,7 @@ held_out = dict(classes=3755, num_samples=2 * 3755)
 val_dataloader = dict(dataset=held_out)
 test_dataloader = dict(dataset=held_out)
 extractor = dict(
-    config='configs/ctf_gan/extractor_glyphs3755.py',
+    config='mmext::ctf_gan/extractor_glyphs3755.py',
     checkpoint='work_dirs/extractor_glyphs3755/epoch_8.pth',
 )
 val_evaluator = dict(extractor=extractor)

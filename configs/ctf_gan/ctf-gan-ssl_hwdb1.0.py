@@ -27,7 +27,7 @@ val_evaluator = dict(
     split='test, first 50,000',
     extractor=dict(
         type='classifier',
-        config='configs/ctf_gan/extractor_hwdb1.0.py',
+        config='mmext::ctf_gan/extractor_hwdb1.0.py',
         checkpoint='work_dirs/extractor_hwdb1.0/epoch_8.pth',
     ),
 )

@@ -10,7 +10,7 @@ train_dataloader = dict(dataset=dict(datasets=[hq, lq]))
 val_dataloader = dict(dataset=dict(version='1.1'))
 test_dataloader = dict(dataset=dict(version='1.1'))
 extractor = dict(
-    config='configs/ctf_gan/extractor_hwdb1.1.py',
+    config='mmext::ctf_gan/extractor_hwdb1.1.py',
     checkpoint='work_dirs/extractor_hwdb1.1/epoch_8.pth',
 )
 val_evaluator = dict(extractor=extractor)

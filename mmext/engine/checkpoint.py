@@ -1,4 +1,4 @@
-"""Does a checkpoint belong to a model? MMEngine only warns when it does not."""
+"""Does a checkpoint belong to a model, where MMEngine only warns; and parts of one."""
 
 import contextlib
 import os
@@ -74,6 +74,35 @@ def check_checkpoint(model: nn.Module, path: str) -> None:
         + '\n  '.join(lines)
         + '\nuse the config that the checkpoint was trained with'
     )
+
+
+def extract_network(path: str, network: str) -> dict[str, Any]:
+    """Take one network out of the checkpoint of a model that wraps it.
+
+    Args:
+        path: Checkpoint of the whole model.
+        network: Name of the submodule, ``'teacher1'`` or ``'networks.0'``.
+
+    Returns:
+        Checkpoint of the network alone: ``state_dict``, and ``meta`` with ``network`` and, where
+        they are known, the classes.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        ValueError: It is not a checkpoint, or has no such network.
+    """
+    saved = read_checkpoint(path)
+    state = saved.get('state_dict', saved)
+    prefix = f'{network}.'
+    plain = {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}
+    if not plain:
+        found = sorted({key.partition('.')[0] for key in state})
+        raise ValueError(f'{path} has no network {network!r}; it has {found}')
+    meta: dict[str, Any] = {'network': network}
+    classes = saved.get('meta', {}).get('dataset_meta')
+    if classes:
+        meta['dataset_meta'] = dict(classes)
+    return {'state_dict': plain, 'meta': meta}
 
 
 def _trial_load(

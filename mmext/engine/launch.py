@@ -8,6 +8,7 @@ FileNotFoundError, raised before anything is built.
 
 import argparse
 import contextlib
+import copy
 import difflib
 import inspect
 import os
@@ -184,17 +185,14 @@ def load_config(
 
     Raises:
         FileNotFoundError: The config, or one that it is based on, does not exist.
-        ValueError: The config cannot be parsed or an option does not fit it.
+        ValueError: The config cannot be parsed, an overlay or an option does not fit it, or an
+            option replaces the model or the optimizer wrapper of an overlay.
     """
     path = resolve_config(config)
-    try:
-        cfg = Config.fromfile(path)
-    # RuntimeError is MMEngine's ConfigParsingError, KeyError a key that two bases define.
-    except (SyntaxError, ImportError, KeyError, RuntimeError) as error:
-        raise ValueError(f'config file {path} cannot be loaded: {error}') from error
-    if overlays:
-        cfg = overlay.apply(cfg, overlays)
+    merged = overlay.apply(overlay.read(path), overlays)
+    cfg = copy.deepcopy(merged)
     merge_options(cfg, cfg_options or {})
+    overlay.refuse_replaced(merged, cfg, overlays)
     return cfg
 
 

@@ -7,6 +7,7 @@ by these rules:
   what the other sets, are an error.
 - ``custom_hooks`` are appended. A type that the host has already stays as the host set it up; the
   types that the fragment lists in ``_replaces_`` leave.
+- ``custom_imports``: the imports of both; they may fail only if both allow it.
 - ``optim_wrapper.type`` replaces ``OptimWrapper``. Where the host has ``AmpOptimWrapper``, the
   counterpart is taken: ``mmext.XOptimWrapper`` -> ``mmext.XAmpOptimWrapper``. Where it has a
   wrapper for each network (GANs), each is replaced.
@@ -18,7 +19,7 @@ by these rules:
 - ``data_preprocessor`` merges into the host's, wherever the host keeps it.
 - ``val_cfg`` and ``test_cfg`` merge where the host has them.
 - ``_needs_ = dict(transform=..., mend=...)``: the host's training data must have this transform.
-- ``_keeps_ = [...]``: keys that no other overlay may set.
+- ``_keeps_ = [...]``: keys that neither another overlay nor the host may set.
 """
 
 import copy
@@ -56,12 +57,34 @@ def load(name: str) -> dict[str, Any]:
         name: Name of a plugin, or the path of a ``.py`` fragment of one's own.
 
     Raises:
-        ValueError: There is no such overlay; the message lists those there are.
+        ValueError: There is no such overlay, and the message lists those there are; or it is no
+            config fragment.
     """
     path = Path(name) if name.endswith('.py') else _folder() / f'{name}.py'
     if not path.is_file():
         raise ValueError(f'there is no overlay {name!r}; choose from {", ".join(available())}')
-    return Config.fromfile(path).to_dict()
+    fragment = read(path).to_dict()
+    hooks = fragment.get('custom_hooks', [])
+    if not isinstance(hooks, list | tuple) or not all(
+        isinstance(hook, dict) and 'type' in hook for hook in hooks
+    ):
+        raise ValueError(
+            f'overlay {name}: custom_hooks={hooks!r} must be a list of dicts with a type each'
+        )
+    return fragment
+
+
+def read(path: str | Path) -> Config:
+    """Return the config in a file.
+
+    Raises:
+        ValueError: The file cannot be parsed.
+    """
+    try:
+        return Config.fromfile(path)
+    # RuntimeError is MMEngine's ConfigParsingError, KeyError a key that two bases define.
+    except (SyntaxError, ImportError, KeyError, RuntimeError) as error:
+        raise ValueError(f'config file {path} cannot be loaded: {error}') from error
 
 
 def apply(cfg: Config, names: Sequence[str]) -> Config:
@@ -74,11 +97,13 @@ def apply(cfg: Config, names: Sequence[str]) -> Config:
 
     Raises:
         ValueError: Unknown or repeated overlay, two overlays that claim one key, or a host that an
-            overlay cannot serve. The message names them and the mend.
+            overlay cannot serve or does not fit. The message names them and the mend.
 
     Example:
         >>> cfg = apply(Config.fromfile('lenet.py'), ['terngrad', 'smoothout'])
     """
+    if isinstance(names, str):
+        raise ValueError(f'names={names!r} must be a list of overlays: [{names!r}]')
     repeated = sorted({name for name in names if list(names).count(name) > 1})
     if repeated:
         raise ValueError(f'overlay {", ".join(repeated)} is given twice')
@@ -89,6 +114,47 @@ def apply(cfg: Config, names: Sequence[str]) -> Config:
     for name in sorted(names, key=lambda name: bool(_slots(fragments[name].get('model')))):
         _merge(result, name, fragments[name])
     return result
+
+
+def refuse_replaced(before: Config, after: Config, names: Sequence[str]) -> None:
+    """Refuse options that replace what an overlay is: its model or its optimizer wrapper.
+
+    Args:
+        before: As :func:`apply` returned it.
+        after: With the options. Other keys may differ, and one wrapper may stand for its
+            counterpart in or out of mixed precision.
+        names: The overlays of ``before``.
+
+    Raises:
+        ValueError: The message names the overlay, the key and the mend.
+    """
+    for name in names:
+        fragment = load(name)
+        for section in ('model', 'optim_wrapper'):
+            if 'type' not in (fragment.get(section) or {}):
+                continue
+            left = _types(after, section)
+            for key, kind in _types(before, section).items():
+                found = left.get(key)
+                if found is not None and _stem(_short(found)) == _stem(_short(kind)):
+                    continue
+                mend = 'leave out one of them'
+                if section == 'optim_wrapper':
+                    mend += f'; for mixed precision write {key}={_stem(kind)}AmpOptimWrapper'
+                raise ValueError(
+                    f'--cfg-options: {key}={found!r} would replace {kind!r}, which --with {name} '
+                    f'sets: {mend}'
+                )
+
+
+def _types(cfg: Config, section: str) -> dict[str, Any]:
+    """Dotted key -> type of the model, or of each optimizer wrapper."""
+    host = cfg.get(section) or {}
+    parts = _wrappers(host) if section == 'optim_wrapper' else {'': host}
+    return {
+        '.'.join(filter(None, (section, part, 'type'))): value.get('type')
+        for part, value in parts.items()
+    }
 
 
 def serves(name: str) -> str | None:
@@ -109,13 +175,13 @@ def difference(before: Config, after: Config) -> str:
 
 
 def claims(fragment: dict[str, Any]) -> list[str]:
-    """Keys that an overlay sets, dotted; for each hook ``custom_hooks[TYPE]`` without the scope."""
+    """Keys that an overlay sets and none else may, dotted; hooks as ``custom_hooks[TYPE]``."""
     return list(_claims(fragment))
 
 
 def _claims(value: dict[str, Any], prefix: str = '') -> Iterator[str]:
     for key, item in value.items():
-        if not prefix and key in _RULES:
+        if not prefix and key in (*_RULES, 'custom_imports'):
             continue
         if not prefix and key == 'custom_hooks':
             yield from (f'custom_hooks[{_short(hook["type"])}]' for hook in item)
@@ -170,25 +236,49 @@ def _overlap(one: str, other: str) -> bool:
 
 def _merge(cfg: Config, name: str, fragment: dict[str, Any]) -> None:
     fragment = copy.deepcopy(fragment)
+    kind = _kind(fragment)
+    bases = [] if kind is None else _check_kind(cfg, name, kind)
     rules = {key: fragment.pop(key, None) for key in _RULES}
-    if rules[HOST] is not None:
-        _check_kind(cfg, name, rules[HOST], cfg.get('model'))
+    taken = [place for key in rules['_keeps_'] or () for place in _places(cfg, key)]
+    if taken:
+        raise ValueError(
+            f'--with {name} must have {", ".join(taken)} for itself, but the config sets it: take '
+            f'it out of the config, or leave {name} out'
+        )
     model = fragment.get('model')
     slots = _slots(model)
     if model and slots:
         del fragment['model']
-        _wrap_model(cfg, name, model, slots)
+        _wrap_model(cfg, name, model, slots, bases)
     if rules['_needs_'] is not None:
         _check_data(cfg, name, **rules['_needs_'])
     _change_hooks(cfg, name, fragment.pop('custom_hooks', []), rules['_replaces_'] or ())
-    if 'type' in fragment.get('optim_wrapper', {}):
+    _merge_imports(cfg, fragment.pop('custom_imports', None))
+    if 'type' in (fragment.get('optim_wrapper') or {}):
         fragment['optim_wrapper'] = _wrapper_changes(cfg, name, fragment['optim_wrapper'])
     if 'data_preprocessor' in fragment:
         _merge_preprocessor(cfg, name, fragment.pop('data_preprocessor'))
     for loop in ('val_cfg', 'test_cfg'):
         if cfg.get(loop) is None:
             fragment.pop(loop, None)
-    cfg.merge_from_dict(fragment)
+    try:
+        cfg.merge_from_dict(fragment)
+    except (KeyError, TypeError, AttributeError) as error:
+        raise ValueError(f'--with {name} does not fit the config: {error}') from error
+
+
+def _merge_imports(cfg: Config, changes: dict[str, Any] | None) -> None:
+    if not changes:
+        return
+    parts = [part for part in (cfg.get('custom_imports'), changes) if part]
+    modules: list[str] = []
+    for part in parts:
+        found = part.get('imports') or []
+        modules += [found] if isinstance(found, str) else found
+    cfg.custom_imports = {
+        'imports': list(dict.fromkeys(modules)),
+        'allow_failed_imports': all(part.get('allow_failed_imports') for part in parts),
+    }
 
 
 def _change_hooks(
@@ -214,22 +304,27 @@ def _change_hooks(
 
 def _wrapper_changes(cfg: Config, name: str, changes: dict[str, Any]) -> dict[str, Any]:
     """What to merge into the host's ``optim_wrapper``, or into each of its members."""
-    host = cfg.get('optim_wrapper') or {}
-    if 'optimizer' in host:
-        return {**changes, 'type': _wrapper_type(name, changes['type'], host)}
-    members = {
-        key: member
-        for key, member in host.items()
-        if isinstance(member, dict) and 'optimizer' in member
-    }
-    if not members:
+    wrappers = _wrappers(cfg.get('optim_wrapper') or {})
+    if not wrappers:
         raise ValueError(
             f'--with {name} needs a config with an optimizer '
             '(optim_wrapper=dict(optimizer=...), or such a dict for each network)'
         )
+    typed = {
+        key: {**copy.deepcopy(changes), 'type': _wrapper_type(name, changes['type'], wrapper)}
+        for key, wrapper in wrappers.items()
+    }
+    return typed.get('', typed)
+
+
+def _wrappers(host: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """Members of an ``optim_wrapper``; itself, as '', where it is the one of all networks."""
+    if 'optimizer' in host:
+        return {'': host}
     return {
-        key: {**copy.deepcopy(changes), 'type': _wrapper_type(name, changes['type'], member)}
-        for key, member in members.items()
+        key: member
+        for key, member in host.items()
+        if isinstance(member, dict) and 'optimizer' in member
     }
 
 
@@ -240,7 +335,14 @@ def _wrapper_type(name: str, kind: str, host: dict[str, Any]) -> str:
             f'--with {name} replaces OptimWrapper or AmpOptimWrapper, but the config has '
             f'optim_wrapper.type={short!r}: leave out one of them'
         )
-    return kind.removesuffix('OptimWrapper') + _PLAIN[short] + 'OptimWrapper'
+    # One that names mixed precision itself stays so on any host.
+    stem = kind.removesuffix('OptimWrapper').removesuffix(_PLAIN[short])
+    return f'{stem}{_PLAIN[short]}OptimWrapper'
+
+
+def _stem(kind: str) -> str:
+    """What an optimizer wrapper and its counterpart for mixed precision have in common."""
+    return kind.removesuffix('OptimWrapper').removesuffix('Amp')
 
 
 def _short(kind: Any) -> str:
@@ -261,11 +363,14 @@ def _slots(model: Any, path: tuple[str, ...] = ()) -> dict[str, tuple[str, ...]]
 
 
 def _wrap_model(
-    cfg: Config, name: str, model: dict[str, Any], slots: dict[str, tuple[str, ...]]
+    cfg: Config,
+    name: str,
+    model: dict[str, Any],
+    slots: dict[str, tuple[str, ...]],
+    bases: list[str],
 ) -> None:
     host = cfg.get('model')
     kind = next(kind for kind in slots if kind in _KINDS)
-    bases = _check_kind(cfg, name, kind, host)
     # The Runner would give it to the outermost model.
     preprocessor = cfg.pop('data_preprocessor', None)
     if preprocessor is not None:
@@ -285,12 +390,14 @@ def _wrap_model(
         for key in slot[:-1]:
             place = place[key]
         place[slot[-1]] = host if what == kind else preprocessor
-    # Config.merge would mix the keys of both models.
+    # Config.merge would mix the keys of both models; _delete_ would ask it not to.
+    model.pop('_delete_', None)
     cfg.model = model
 
 
-def _check_kind(cfg: Config, name: str, kind: str, host: Any) -> list[str]:
+def _check_kind(cfg: Config, name: str, kind: str) -> list[str]:
     """Refuse a host of another kind; return the paths of its class and of its bases."""
+    host = cfg.get('model')
     package, module, base = _KINDS[kind]
     article = f'a {kind} of {package}'
     if not isinstance(host, dict):
@@ -331,19 +438,36 @@ def _has_type(node: Any, kind: str) -> bool:
 
 def _merge_preprocessor(cfg: Config, name: str, changes: dict[str, Any]) -> None:
     """Into ``model.data_preprocessor`` where there is one, else into the config's."""
-    model = cfg.get('model') or {}
-    inside = isinstance(model.get('data_preprocessor'), dict)
-    present = model['data_preprocessor'] if inside else cfg.get('data_preprocessor') or {}
-    taken = [f'data_preprocessor.{key}' for key in changes if present.get(key) is not None]
-    if 'batch_augments' in changes and (model.get('train_cfg') or {}).get('augments'):
-        taken.append('model.train_cfg.augments')
+    taken = [place for key in changes for place in _places(cfg, f'data_preprocessor.{key}')]
     if taken:
         raise ValueError(
             f'--with {name} sets data_preprocessor.{", ".join(changes)}, but the config has '
             f'{", ".join(taken)}: leave out one of them'
         )
     merged = {'data_preprocessor': changes}
-    cfg.merge_from_dict({'model': merged} if inside else merged)
+    cfg.merge_from_dict({'model': merged} if _keeps_preprocessor(cfg) else merged)
+
+
+def _keeps_preprocessor(cfg: Config) -> bool:
+    return isinstance((cfg.get('model') or {}).get('data_preprocessor'), dict)
+
+
+def _places(cfg: Config, key: str) -> list[str]:
+    """Where the host sets a dotted key; one of its preprocessor wherever the host keeps it."""
+    places = [key]
+    if key.partition('.')[0] == 'data_preprocessor' and _keeps_preprocessor(cfg):
+        places = [f'model.{key}']
+    if key == 'data_preprocessor.batch_augments':
+        # MMPretrain takes them from here too.
+        places.append('model.train_cfg.augments')
+    return [place for place in places if _value(cfg, place) is not None]
+
+
+def _value(cfg: Config, key: str) -> Any:
+    node: Any = cfg
+    for part in key.split('.'):
+        node = node.get(part) if isinstance(node, dict | Config) else None
+    return node
 
 
 def _folder() -> Path:

@@ -39,7 +39,7 @@ class InceptionExtractor(Extractor):
 
     Raises:
         FileNotFoundError: There is no such file; nothing is downloaded.
-        ValueError: It is no TorchScript file.
+        ValueError: It is no TorchScript file, or not that network.
     """
 
     def __init__(self, path: str | None = None) -> None:
@@ -54,6 +54,13 @@ class InceptionExtractor(Extractor):
             self.network = torch.jit.load(path, map_location='cpu').eval()
         except RuntimeError as error:
             raise ValueError(f'{path} is no TorchScript file: {error}') from error
+        known = {argument.name for argument in self.network.forward.schema.arguments}
+        missing = {'return_features', 'no_output_bias'} - known
+        if missing:
+            raise ValueError(
+                f'the network in {path} has no argument {" and ".join(sorted(missing))}: it is not '
+                'the Inception-v3 that FID and IS are measured with'
+            )
         self.protocol = f'inception {Path(path).name} sha256 {sha256(path)[:12]}'
 
     @torch.no_grad()

@@ -54,7 +54,7 @@ class GenerativeMetrics(BaseMetric):
 
     Example:
         >>> val_evaluator = dict(type='mmext.GenerativeMetrics', split='test', extractor=dict(
-        ...     type='classifier', config='configs/ctf_gan/extractor_digits.py',
+        ...     type='classifier', config='mmext::ctf_gan/extractor_digits.py',
         ...     checkpoint='work_dirs/extractor_digits/epoch_40.pth'))
     """
 
@@ -173,5 +173,10 @@ class GenerativeMetrics(BaseMetric):
             return {'precision': precision, 'recall': recall}
         if (labels < 0).any():
             raise ValueError("samples have no gt_label: leave 'accuracy' out of measures")
+        if labels.max() >= probabilities.shape[1]:
+            raise ValueError(
+                f'the extractor knows {probabilities.shape[1]} classes, the images have label '
+                f"{labels.max()}: leave 'accuracy' out of measures or use a classifier of the data"
+            )
         wanted = labels.repeat(len(probabilities) // len(labels))
         return {'accuracy': 100 * float((probabilities.argmax(1) == wanted).mean())}

@@ -187,7 +187,10 @@ def check_amp(trial: Trial, fail: Fail) -> None:
 
 @_check
 def check_resume(trial: Trial, fail: Fail) -> None:
-    """A run resumed after the first iteration ends with the bits of the uninterrupted one."""
+    """A run resumed after the first iteration ends with the bits of the uninterrupted one.
+
+    Without ``mmext.IterSeedHook``, unless the settings say that the host draws.
+    """
     whole = trial.whole
     cfg = trial.config()
     cfg.load_from, cfg.resume = str(whole.checkpoint(1)), True
@@ -201,7 +204,8 @@ def check_resume(trial: Trial, fail: Fail) -> None:
             raise fail(
                 f'uninterrupted and resumed run differ: {difference}',
                 'draw with mmext.engine.rng from seed, rank and runner.iter, and derive counters '
-                'from runner.iter, or keep them in a buffer or in the message hub',
+                'from runner.iter, or keep them in a buffer or in the message hub; if it is the '
+                'host that draws (dropout), say so in host_draws',
             )
 
 

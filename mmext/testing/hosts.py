@@ -49,7 +49,7 @@ def semi_detector(data: Path) -> Config:
     """The same detector on labelled and unlabelled scenes in the branches of MMDetection."""
     cfg = _scenes('cst_fcos_r18_digits.py', data)
     cfg.model = cfg.model.detector
-    cfg.custom_hooks = [hook for hook in cfg.custom_hooks if 'mmext.Iter' in hook.type]
+    cfg.custom_hooks = []
     cfg.val_cfg = cfg.val_dataloader = cfg.val_evaluator = None
     return cfg
 

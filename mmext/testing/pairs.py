@@ -36,7 +36,12 @@ def pair_settings(first: PluginSettings, second: PluginSettings) -> PluginSettin
         second.adjust(cfg)
         return cfg
 
-    return PluginSettings(f'{first.name} + {second.name}', {**first.types, **second.types}, host)
+    return PluginSettings(
+        f'{first.name} + {second.name}',
+        {**first.types, **second.types},
+        host,
+        host_draws=pickiest.host_draws,
+    )
 
 
 def check_pair(

@@ -29,6 +29,9 @@ class PluginSettings:
         adjust: Changes the config in place after the overlay, to make a short run meaningful.
         skip: Check -> reason why it does not apply. The reason appears wherever results do.
         slow: Checks that the pytest plugin marks ``slow``.
+        host_draws: What the host itself draws from the global random generators in training, for
+            example ``'dropout'``: then all runs have ``mmext.IterSeedHook``. Empty: nothing, and
+            none has it, even if the config does: it would hide that the plugin draws from them.
 
     Example:
         >>> settings = PluginSettings(
@@ -43,6 +46,7 @@ class PluginSettings:
     adjust: Callable[[Config], None] = _unchanged
     skip: Mapping[str, str] = field(default_factory=dict)
     slow: frozenset[str] = frozenset()
+    host_draws: str = ''
 
     def config(self, data: Path) -> Config:
         """The host's config with the plugin in it."""

@@ -25,8 +25,8 @@ from mmext.testing.settings import PluginSettings
 ITERATIONS = 3
 
 _NAMES = itertools.count()
-_OPTIONAL_HOOKS = ('CurvesHook', 'RichProgressHook')
-_KIT_HOOKS = ('mmext.IterSeedHook', 'mmext.PlainCheckpointHook')
+_OPTIONAL_HOOKS = ('CurvesHook', 'RichProgressHook', 'IterSeedHook')
+_KIT_HOOKS = ('mmext.PlainCheckpointHook',)
 # torch's registries of callbacks on modules, parameters and optimizers.
 _MODULE_HOOKS = ('_forward_hooks', '_forward_pre_hooks', '_backward_hooks', '_backward_pre_hooks')
 _PARAMETER_HOOKS = ('_backward_hooks', '_post_accumulate_grad_hooks')
@@ -91,7 +91,8 @@ class Trial:
         """A fresh config of a short run: MMEngine changes the one that it gets."""
         cfg = copy.deepcopy(self.base)
         name = f'{self.settings.name}-{next(_NAMES)}'
-        shorten(cfg, self.folder / name.replace('/', '-').replace(' ', ''), name, iterations)
+        folder = self.folder / name.replace('/', '-').replace(' ', '')
+        shorten(cfg, folder, name, iterations, bool(self.settings.host_draws))
         return cfg
 
     def build(self) -> Runner:
@@ -137,12 +138,14 @@ class Call(Hook):
         setattr(self, point, lambda runner, *_, **__: function(runner))
 
 
-def shorten(cfg: Config, work_dir: Path, name: str, iterations: int) -> None:
+def shorten(
+    cfg: Config, work_dir: Path, name: str, iterations: int, seed_iterations: bool = False
+) -> None:
     """Make any training config a run of a few iterations on the CPU, in place.
 
     By iterations, no validation, no workers, a checkpoint after each iteration, weights of a
-    fixed seed; the global random generators are seeded for each iteration, so that what a resumed
-    run draws differently is the plugin's own.
+    fixed seed. ``mmext.IterSeedHook`` is there with ``seed_iterations`` only: it would hide that a
+    plugin draws from the global generators, which a run without the hook does not resume.
     """
     train_cfg = dict(cfg.get('train_cfg') or {})
     if train_cfg.pop('by_epoch', False) or 'max_epochs' in train_cfg:
@@ -168,7 +171,8 @@ def shorten(cfg: Config, work_dir: Path, name: str, iterations: int) -> None:
         if not str(hook['type']).endswith(_OPTIONAL_HOOKS)
     ]
     present = {hook['type'] for hook in custom}
-    cfg.custom_hooks = custom + [{'type': kind} for kind in _KIT_HOOKS if kind not in present]
+    wanted = ('mmext.IterSeedHook', *_KIT_HOOKS) if seed_iterations else _KIT_HOOKS
+    cfg.custom_hooks = custom + [{'type': kind} for kind in wanted if kind not in present]
     cfg.log_processor = {'type': 'LogProcessor', 'by_epoch': False, 'window_size': 1}
     cfg.log_level = 'ERROR'
     cfg.randomness = {**(cfg.get('randomness') or {}), 'seed': 0}

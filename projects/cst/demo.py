@@ -7,10 +7,8 @@ curves. Interrupted, the same command goes on where it stopped.
 
 import argparse
 import contextlib
-import hashlib
 import json
 import os
-import shutil
 import subprocess
 import sys
 import time
@@ -18,6 +16,8 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(ROOT / 'projects')]
+
+from run_folders import forget_other  # noqa: E402
 
 LETTERS = 'letters_r18'
 BACKBONE = ROOT / 'data/letters_r18/letters_r18.pth'
@@ -33,24 +33,6 @@ TITLES = {
 def say(text: str) -> None:
     """One line of progress."""
     print(f'demo: {text}', flush=True)
-
-
-def forget_other(work_dir: Path, settings: str) -> None:
-    """Remove what a run of other settings has left: neither resume nor report it.
-
-    Where the checkout lies makes no difference.
-    """
-    work_dir.mkdir(parents=True, exist_ok=True)
-    stamp = work_dir / 'settings.sha256'
-    digest = hashlib.sha256(settings.replace(str(ROOT), '').encode()).hexdigest()
-    if stamp.exists() and stamp.read_text() != digest:
-        print(f'{work_dir} is of a run with other settings: again', flush=True)
-        for path in work_dir.iterdir():
-            if path.is_dir():
-                shutil.rmtree(path)
-            elif path.name != 'lock':
-                path.unlink()
-    stamp.write_text(digest)
 
 
 def start(

@@ -9,14 +9,12 @@ skipped; the same command started twice shares the work.
 
 import argparse
 import contextlib
-import fcntl
 import io
 import json
 import os
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -176,15 +174,14 @@ def run(
 ) -> None:
     """Train one run and write its record; nothing if it is there or another process has it."""
     import torch
-    from demo import forget_other
+    from run_folders import forget_other, taken
 
     from mmext.engine import launch
     from mmext.engine.curves import read_scalars
 
     work_dir = settings.out / key(method, percent, seed, thr)
     record = work_dir / 'record.json'
-    work_dir.mkdir(parents=True, exist_ok=True)
-    with taken(work_dir / 'lock') as free:
+    with taken(work_dir) as free:
         if not free:
             return
         cfg, networks = build(method, settings, percent, seed, thr)
@@ -231,18 +228,6 @@ def key(method: str, percent: float, seed: int, thr: float) -> str:
     """Name of a run."""
     name = f'{method}-{percent:g}-{seed}'
     return name if method == 'supervised' else f'{name}-thr{thr:.2f}'
-
-
-@contextlib.contextmanager
-def taken(path: Path) -> Iterator[bool]:
-    """Hold a file lock, which ends with the process; yields whether it was free."""
-    with open(path, 'w') as handle:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            yield False
-        else:
-            yield True
 
 
 def shipped_threshold() -> float:

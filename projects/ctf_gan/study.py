@@ -2,15 +2,17 @@
 
 Six GANs, the paper's ablation as far as it is known, on handwritten digits and on 1,000 Chinese
 characters: same networks, real images a step, optimizers and iterations. Measured on test images
-with the features of a classifier that was trained on all real training images: FID-C, IS-C and the
-accuracy of class-conditional samples, of the averaged generator and of the last one. What is done
-is kept in the work folder, so a killed study goes on; ``--eta`` says what is left without running
-it.
+with the features of a classifier that was trained on all real training images: FID-C decides; IS-C,
+precision, recall and the accuracy of class-conditional samples are told beside it (samples of given
+classes have a high IS-C even where all of a class are one picture). A GAN with transferred features
+is measured with its gates shut, too: what the features do at the end of the training.
+
+Runs are kept in the work folder, so a killed study goes on, and the same command started twice
+shares the work. ``--eta`` says what is left; ``--lr-scale`` is another learning rate, measured on
+validation images, to see whether a method is at its best.
 """
 
 import argparse
-import copy
-import hashlib
 import json
 import sys
 import time
@@ -20,7 +22,8 @@ ROOT = Path(__file__).resolve().parents[2]
 HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(ROOT / 'projects'), str(ROOT)]
 
-from evidence import summary, write_result  # noqa: E402
+from evidence import command, summary, write_result  # noqa: E402
+from run_folders import forget_other, taken  # noqa: E402
 
 #: Method -> what it has. LQ images are a tenth of the whole set, made of the removed 30 %.
 METHODS: dict[str, dict] = {
@@ -32,18 +35,22 @@ METHODS: dict[str, dict] = {
     'CTF+SSL 70 %': dict(lq=True, transfer=True, ssl=True),
 }
 BASELINE, OURS = 'SN-GAN 100 %', 'CTF+SSL 70 %'
-#: Set -> GAN, classifier, its last checkpoint and, for the full study, the seeds.
+#: Set -> GAN, classifier, its last checkpoint, fakes for each real test image and, for the full
+#: study, the seeds.
 SETS: dict[str, dict] = {
     'digits': dict(gan='ctf-gan-ssl_digits.py', extractor='extractor_digits.py', epochs=40,
-                   seeds=(0, 1, 2)),
+                   fakes=10, seeds=(0, 1, 2)),
     'glyphs': dict(gan='ctf-gan-ssl_glyphs1000.py', extractor='extractor_glyphs1000.py', epochs=8,
-                   seeds=(0,)),
+                   fakes=5, seeds=(0,)),
 }  # fmt: skip
 DATA = {
     'digits': '1,078 handwritten digits of 10 classes, 28 px; 359 for the test',
     'glyphs': '20,000 drawings of 1,000 characters of GB2312 in 4 fonts, 32 px; 2,000 for the test',
 }
-MEASURES = ('FID-C', 'IS-C', 'accuracy')
+MEASURES = ('FID-C', 'IS-C', 'precision-C', 'recall-C', 'accuracy')
+#: Parts of a config that a training depends on.
+TRAINING = ('model', 'train_dataloader', 'train_cfg', 'optim_wrapper', 'param_scheduler',
+            'randomness')  # fmt: skip
 
 
 def load(name: str, quick: bool):
@@ -77,8 +84,8 @@ def shrink(cfg):
     return cfg
 
 
-def train_extractor(name: str, args: argparse.Namespace) -> tuple[str, str, float]:
-    """Train the classifier of a set once; return config, checkpoint and its test accuracy."""
+def train_extractor(name: str, args: argparse.Namespace) -> dict:
+    """Train the classifier of a set once; return the extractor's config."""
     from mmengine.runner import Runner
 
     folder = args.work / name / 'extractor'
@@ -88,8 +95,12 @@ def train_extractor(name: str, args: argparse.Namespace) -> tuple[str, str, floa
     cfg.randomness = dict(seed=0)
     path = folder / 'extractor.py'
     checkpoint = folder / f'epoch_{cfg.train_cfg.max_epochs}.pth'
-    if not done.exists():
-        folder.mkdir(parents=True, exist_ok=True)
+    extractor = dict(type='classifier', config=str(path), checkpoint=str(checkpoint))
+    if done.exists():
+        return extractor
+    with taken(folder) as free:
+        if not free:
+            sys.exit(f'another process trains the classifier of {name}: start again in a minute')
         cfg.val_cfg = cfg.val_dataloader = cfg.val_evaluator = None
         cfg.default_hooks.checkpoint = dict(type='CheckpointHook', interval=1, max_keep_ckpts=1)
         cfg.resume = True
@@ -97,10 +108,10 @@ def train_extractor(name: str, args: argparse.Namespace) -> tuple[str, str, floa
         runner.train()
         cfg.dump(path)
         done.write_text(json.dumps(runner.test()))
-    return str(path), str(checkpoint), json.loads(done.read_text())['accuracy/top1']
+    return extractor
 
 
-def configure(cfg, method: str, seed: int, extractor: dict) -> None:
+def configure(cfg, method: str, seed: int) -> None:
     """Turn the config of CTF+SSL into that of ``method``."""
     has = METHODS[method]
     hq, lq = cfg.train_dataloader.dataset.datasets
@@ -122,97 +133,133 @@ def configure(cfg, method: str, seed: int, extractor: dict) -> None:
         cfg.optim_wrapper.pop('transfer')
     if not has.get('ssl'):
         cfg.model.self_supervision = None
-    cfg.test_evaluator = dict(type='mmext.GenerativeMetrics', split='test', extractor=extractor)
     cfg.val_cfg = cfg.val_dataloader = cfg.val_evaluator = None
     cfg.default_hooks.checkpoint.update(interval=250, max_keep_ckpts=1)
     cfg.randomness = dict(seed=seed)
     cfg.resume = True
 
 
-def train_and_measure(name: str, method: str, seed: int, extractor: dict, args) -> dict:
-    """Train one GAN through the Runner, from its last checkpoint if there is one, and test it."""
+def run(name: str, method: str, seed: int, args) -> dict | None:
+    """Train one GAN, from its last checkpoint if there is one, and measure it.
+
+    Returns:
+        Its record; None: another process has it.
+    """
+    folder = folder_of(name, method, seed, args)
+    with taken(folder) as free:
+        if not free:
+            return None
+        cfg = load(SETS[name]['gan'], args.quick)
+        configure(cfg, method, seed)
+        if args.iters:
+            cfg.train_cfg.max_iters = args.iters
+            cfg.param_scheduler[0].update(begin=args.iters // 2, end=args.iters)
+        for part in cfg.optim_wrapper.values():
+            if isinstance(part, dict):
+                part.optimizer.lr *= args.lr_scale
+        forget_other(folder, repr([cfg._cfg_dict.get(part) for part in TRAINING]))
+        if not measured(folder, name, args):
+            train_and_measure(name, cfg, folder, args)
+    return {'set': name, 'method': method, 'seed': seed, **measured(folder, name, args)}
+
+
+def train_and_measure(name: str, cfg, folder: Path, args) -> None:
+    """What :func:`run` does, without looking for what is there."""
     import torch
     from mmengine.runner import Runner
 
     from mmext.plugins.ctf_gan.pictures import chosen_rows, class_grid, write_png
 
-    cfg = load(SETS[name]['gan'], args.quick)
-    configure(cfg, method, seed, extractor)
-    folder = folder_of(name, method, seed, args)
     cfg.work_dir = str(folder)
     cfg.experiment_name = f'{name}-{folder.name}'
-    if args.iters:
-        cfg.train_cfg.max_iters = args.iters
-        cfg.param_scheduler[0].update(begin=args.iters // 2, end=args.iters)
+    cfg.model.test_cfg = dict(num_fakes=SETS[name]['fakes'])
+    if args.lr_scale != 1:
+        # What is chosen must not be chosen by test images.
+        cfg.test_dataloader = load(SETS[name]['gan'], args.quick).val_dataloader
+    cfg.test_evaluator = dict(
+        type='mmext.GenerativeMetrics',
+        split=split_of(args),
+        extractor=train_extractor(name, args),
+        measures=('FID', 'IS', 'PRC', 'accuracy'),
+    )
     torch.set_num_threads(1)
+    trained = folder / 'trained.json'
+    before = json.loads(trained.read_text())['minutes'] if trained.exists() else 0
     began = time.process_time()
     runner = Runner.from_cfg(cfg)
-    runner.train()
-    minutes = (time.process_time() - began) / 60
-    found = runner.test()
+    try:
+        runner.train()
+    finally:
+        minutes = before + (time.process_time() - began) / 60
+        trained.write_text(json.dumps({'minutes': minutes}))
+    record = {'settings': measuring(name, args), 'minutes': minutes, 'found': runner.test()}
     rows = chosen_rows(runner.model.num_classes, None, 10)
     write_png(folder / 'samples.png', class_grid(runner.model, rows, 10, 0, 'ema'))
-    return {
-        'set': name,
-        'method': method,
-        'seed': seed,
-        'minutes': minutes,
-        'iterations': runner.iter,
-        'found': found,
-    }
+    gates = [part.gate for part in runner.model.modules() if hasattr(part, 'gate')]
+    if gates:
+        record['gates'] = sum(float(gate.detach().abs().mean()) for gate in gates) / len(gates)
+        for gate in gates:
+            torch.nn.init.zeros_(gate)
+        record['shut'] = runner.test()
+    (folder / 'record.json').write_text(json.dumps(record, indent=1) + '\n')
 
 
-def digest(cfg) -> str:
-    """Changes when a setting of any method does, wherever the checkout lies."""
-    told = []
-    for method in METHODS:
-        own = copy.deepcopy(cfg)
-        configure(own, method, 0, {})
-        told.append(repr(own._cfg_dict).replace(str(ROOT), ''))
-    return hashlib.sha256(' '.join(told).encode()).hexdigest()
+def split_of(args: argparse.Namespace) -> str:
+    """Which images measure."""
+    return 'test' if args.lr_scale == 1 else 'val'
+
+
+def measuring(name: str, args: argparse.Namespace) -> dict:
+    """What a measurement depends on besides the training."""
+    return {'fakes': SETS[name]['fakes'], 'split': split_of(args), 'measures': list(MEASURES)}
+
+
+def measured(folder: Path, name: str, args: argparse.Namespace) -> dict | None:
+    """Record of a run; None: it is not finished, or was measured in another way."""
+    path = folder / 'record.json'
+    record = json.loads(path.read_text()) if path.exists() else {}
+    return record if record.get('settings') == measuring(name, args) else None
 
 
 def folder_of(name: str, method: str, seed: int, args: argparse.Namespace) -> Path:
     """Where a training lives."""
     plain = ''.join(c for c in method.lower().replace(' ', '-') if c.isalnum() or c in '-+')
-    return args.work / name / f'{plain}_{seed}'
+    scale = '' if args.lr_scale == 1 else f'_lr{args.lr_scale:g}'
+    return args.work / name / f'{plain}_{seed}{scale}'
 
 
 def study(name: str, args: argparse.Namespace, began: float) -> None:
-    """Train what is missing of a set, then judge it."""
-    from mmext.engine.records import Records
-
+    """Run what is missing of a set, then judge it."""
     seeds = [0] if args.quick else list(args.seeds or SETS[name]['seeds'])
-    cfg = load(SETS[name]['gan'], args.quick)
-    iters = args.iters or cfg.train_cfg.max_iters
-    settings = {'set': name, 'iterations': iters, 'configs': digest(cfg)}
-    records = Records(args.work / name / 'records.jsonl', settings)
-    wanted = [(method, seed) for seed in seeds for method in METHODS]
-    done = {(row['method'], row['seed']) for row in records.rows}
-    missing = [pair for pair in wanted if pair not in done]
-    told = [row['minutes'] for row in records.rows]
+    wanted = [(method, seed) for seed in seeds for method in args.methods]
+    found = {pair: measured(folder_of(name, *pair, args), name, args) for pair in wanted}
+    missing = [pair for pair in wanted if not found[pair]]
+    told = [record['minutes'] for record in found.values() if record]
     if args.eta or missing:
         each = f'{sum(told) / len(told):.1f} CPU minutes each so far' if told else 'not timed yet'
         sys.stdout.write(f'{name}: {len(missing)} of {len(wanted)} trainings left, {each}\n')
     if args.eta:
         return
-    config, checkpoint, accuracy = train_extractor(name, args)
-    extractor = dict(type='classifier', config=config, checkpoint=checkpoint)
-    for number, (method, seed) in enumerate(missing):
+    rows = []
+    for method, seed in wanted:
         minutes = (time.monotonic() - began) / 60
         if args.stop_after and minutes > args.stop_after:
             sys.exit(f'stopped after {minutes:.0f} min; start again to go on')
-        row = train_and_measure(name, method, seed, extractor, args)
-        records.append([row])
-        left = len(missing) - number - 1
-        ema = ', '.join(f'{m} {row["found"]["gan/ema/" + m]:.4g}' for m in MEASURES)
-        sys.stdout.write(
-            f'{name}, {method}, seed {seed}: {ema}; {row["minutes"]:.1f} CPU min, about '
-            f'{left * row["minutes"]:.0f} left for this set\n'
-        )
-        sys.stdout.flush()
-    rows = [row for row in records.rows if (row['method'], row['seed']) in set(wanted)]
-    report(name, rows, seeds, iters, accuracy, args)
+        row = run(name, method, seed, args)
+        if row is None:
+            continue
+        rows.append(row)
+        if (method, seed) in missing:
+            ema = ', '.join(f'{m} {row["found"]["gan/ema/" + m]:.4g}' for m in MEASURES)
+            sys.stdout.write(
+                f'{name}, {method}, seed {seed}: {ema}; {row["minutes"]:.1f} CPU min\n'
+            )
+            sys.stdout.flush()
+    if args.lr_scale != 1 or set(args.methods) != set(METHODS):
+        return
+    if len(rows) < len(wanted):
+        sys.exit(f'{name}: another process has the rest; when it is done, start again to report')
+    report(name, rows, seeds, args)
 
 
 def table(rows: list[dict]) -> list[dict]:
@@ -227,6 +274,9 @@ def table(rows: list[dict]) -> list[dict]:
             for which in ('ema', 'orig')
             for measure in MEASURES
         }
+        if 'shut' in runs[0]:
+            metrics['FID-C, gates shut'] = summary([run['shut']['gan/ema/FID-C'] for run in runs])
+            metrics['mean gate'] = summary([run['gates'] for run in runs])
         minutes = sum(run['minutes'] for run in runs) / len(runs)
         made.append(
             {'method': method, 'setting': 'test split', 'metrics': metrics,
@@ -238,54 +288,51 @@ def table(rows: list[dict]) -> list[dict]:
 def judge(rows: list[dict]) -> tuple[str, str]:
     """Is CTF+SSL at 70 % better than SN-GAN at 100 %, by more than the seeds scatter?
 
-    Better means a lower FID-C and a higher IS-C of the averaged generator. 'met': both, each by
-    more than the standard error of the difference (any gap counts with one seed);
-    'partly': one of them, or both with fewer than three seeds; 'not met': none.
+    Better means a lower FID-C of the averaged generator. 'met': by more than two standard errors of
+    the difference, with three seeds or more; 'partly': by more than one, or with fewer seeds;
+    'not met': else.
     """
     told = {row['method']: row['metrics'] for row in rows}
-    ours, baseline = told[OURS], told[BASELINE]
-    held, parts = [], []
-    for measure, sign in (('FID-C', -1), ('IS-C', 1)):
-        first, second = ours[measure], baseline[measure]
-        count = len(first['values'])
-        error = ((first['std'] ** 2 + second['std'] ** 2) / count) ** 0.5
-        held.append(sign * (first['mean'] - second['mean']) > error)
-        parts.append(
-            f'{measure} {first["mean"]:.3g} against {second["mean"]:.3g} (standard error '
-            f'{error:.2g})'
-        )
-    seeds = len(ours['FID-C']['values'])
-    verdict = 'met' if all(held) and seeds >= 3 else 'partly' if any(held) else 'not met'
+    ours, baseline = (told[name]['FID-C'] for name in (OURS, BASELINE))
+    seeds = len(ours['values'])
+    error = ((ours['std'] ** 2 + baseline['std'] ** 2) / seeds) ** 0.5
+    lead = baseline['mean'] - ours['mean']
+    verdict = 'partly' if lead > error else 'not met'
+    if seeds >= 3 and lead > 2 * error:
+        verdict = 'met'
     others = ', '.join(
         f'{name} {metrics["FID-C"]["mean"]:.3g}'
         for name, metrics in told.items()
         if name not in (OURS, BASELINE)
     )
+    beside = ', '.join(
+        f'{measure} {told[OURS][measure]["mean"]:.3g} and {told[BASELINE][measure]["mean"]:.3g}'
+        for measure in MEASURES[1:]
+    )
     why = (
-        f'{OURS} against {BASELINE}, averaged generators, {seeds} seed{"s" if seeds > 1 else ""}: '
-        + ', '.join(parts)
-        + f'; accuracy of samples {ours["accuracy"]["mean"]:.3g} % against '
-        f'{baseline["accuracy"]["mean"]:.3g} %. FID-C of the others: {others}.'
+        f'FID-C of {OURS} {ours["mean"]:.3g}, of {BASELINE} {baseline["mean"]:.3g} (averaged '
+        f'generators, {seeds} seed{"s" if seeds > 1 else ""}, standard error {error:.2g}); the '
+        f'others: {others}. Of the two, {beside}.'
     )
     return verdict, why
 
 
-def report(
-    name: str, rows: list[dict], seeds: list[int], iters: int, accuracy: float, args
-) -> None:
+def report(name: str, rows: list[dict], seeds: list[int], args) -> None:
     """Write the result and the pictures."""
     out = (args.work if args.quick or args.iters else HERE) / 'results'
     made = table(rows)
     verdict, why = judge(made)
-    protocols = sorted({row['found']['gan/protocol'] for row in rows})
+    cfg = load(SETS[name]['gan'], args.quick)
+    done = json.loads((args.work / name / 'extractor/done.json').read_text())
     write_result(
         out / f'{name}.json',
         claim='with 30 % of the high-quality images removed and a small number of low-quality ones '
         f'CTF-GAN is better than SN-GAN on all images ({name})',
         paper=None,
-        command='make reproduce PLUGIN=ctf_gan',
-        data={'set': DATA[name], 'iterations': iters, 'protocol': protocols,
-              'accuracy of the classifier on real test images': accuracy},
+        command=command('projects/ctf_gan/study.py', set=[name], seeds=args.seeds),
+        data={'set': DATA[name], 'iterations': args.iters or cfg.train_cfg.max_iters,
+              'protocol': sorted({row['found']['gan/protocol'] for row in rows}),
+              'accuracy of the classifier on real test images': done['accuracy/top1']},
         seeds=seeds,
         rows=made,
         verdict=verdict,
@@ -317,6 +364,9 @@ def main() -> None:
     parser.add_argument('--work', type=Path, default=ROOT / 'work_dirs/ctf_gan_study')
     parser.add_argument('--set', dest='sets', nargs='+', choices=tuple(SETS), default=tuple(SETS))
     parser.add_argument('--seeds', type=int, nargs='+', help='default: 0 1 2')
+    parser.add_argument('--methods', nargs='+', choices=METHODS, default=list(METHODS),
+                        help='no report unless all')  # fmt: skip
+    parser.add_argument('--lr-scale', type=float, default=1, help='no report, validation images')
     parser.add_argument('--iters', type=int, help='another length; the result stays in --work')
     parser.add_argument('--stop-after', type=float, help='minutes, after which to leave off')
     parser.add_argument('--eta', action='store_true', help='only say what is left')

@@ -254,18 +254,18 @@ def _refuse(*_: Any, **__: Any) -> None:
     raise OSError('no network: this study downloads nothing')
 
 
-def _limit() -> None:
-    soft = int(CPU_SECONDS)
+def _limit(room: int) -> None:
+    soft = int(CPU_SECONDS * room)
     resource.setrlimit(resource.RLIMIT_CPU, (soft, soft + 5))
-    size = MEMORY_GIB * 2**30
+    size = MEMORY_GIB * room * 2**30
     resource.setrlimit(resource.RLIMIT_DATA, (size, size))
 
 
-def _child(task, arguments: tuple, home: str, log: str, pipe) -> None:
+def _child(task, arguments: tuple, room: int, home: str, log: str, pipe) -> None:
     with open(log, 'w') as file:
         os.dup2(file.fileno(), 1)
         os.dup2(file.fileno(), 2)
-    _limit()
+    _limit(room)
     torch.set_num_threads(1)
     socket.socket.connect = _refuse  # type: ignore[method-assign, assignment]
     # Nobody reads the formatted config here, and MMEngine formats it for seconds.
@@ -291,8 +291,12 @@ def _child(task, arguments: tuple, home: str, log: str, pipe) -> None:
     os._exit(0)
 
 
-def attempt(task, path: str, overlays: tuple[str, ...], factor: float, log: Path) -> dict[str, Any]:
+def attempt(
+    task, path: str, overlays: tuple[str, ...], factor: float, log: Path, room: int = 1
+) -> dict[str, Any]:
     """Run :func:`train` or :func:`resolve` in a child with limits of time and memory.
+
+    ``room`` multiplies the limits.
 
     Returns:
         dict: ``ok`` and what the task told, or ``ok=False`` with ``error``.
@@ -302,7 +306,7 @@ def attempt(task, path: str, overlays: tuple[str, ...], factor: float, log: Path
     home = str(Path(*Path(path).parts[: Path(path).parts.index('.mim') + 1]))
     log.parent.mkdir(parents=True, exist_ok=True)
     arguments = (path, overlays, factor)
-    child = context.Process(target=_child, args=(task, arguments, home, str(log), theirs))
+    child = context.Process(target=_child, args=(task, arguments, room, home, str(log), theirs))
     child.start()
     theirs.close()
     found = None
@@ -313,9 +317,10 @@ def attempt(task, path: str, overlays: tuple[str, ...], factor: float, log: Path
     child.join()
     if found is not None:
         return found
-    limits = f'{CPU_SECONDS} s of CPU, {MEMORY_GIB} GiB'
-    return {'ok': False, 'error': f'ended by signal {-(child.exitcode or 0)} (limits: {limits})',
-            'where': '', 'limit': True, 'cpu_s': float(CPU_SECONDS), 'peak_mib': 0.0}  # fmt: skip
+    limits = f'{CPU_SECONDS * room} s of CPU, {MEMORY_GIB * room} GiB'
+    error = f'ended by signal {-(child.exitcode or 0)} (limits: {limits})'
+    return {'ok': False, 'error': error, 'where': '', 'limit': True,
+            'cpu_s': float(CPU_SECONDS * room), 'peak_mib': 0.0}  # fmt: skip
 
 
 __all__ = ['COUNT', 'OVERLAYS', 'attempt', 'resolve', 'train']

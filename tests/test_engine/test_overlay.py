@@ -68,6 +68,19 @@ def test_the_optimizer_wrapper_is_mapped(fragments, kind, mapped):
     assert overlay.apply(cfg, ['ternary']).optim_wrapper.type == mapped
 
 
+@pytest.mark.parametrize('kind', ['AmpOptimWrapper', 'mmext.TernGradAmpOptimWrapper'])
+@pytest.mark.parametrize('present', ['OptimWrapper', 'AmpOptimWrapper'])
+def test_a_wrapper_for_mixed_precision_stays_one(fragments, kind, present):
+    fragments('mixed', f'optim_wrapper = dict(type={kind!r})')
+    cfg = host(optim_wrapper=dict(type=present, optimizer=dict(type='SGD', lr=0.1)))
+    assert overlay.apply(cfg, ['mixed']).optim_wrapper.type == kind
+
+
+def test_none_replaces_the_optimizer_wrapper(fragments):
+    fragments('none', 'optim_wrapper = None')
+    assert overlay.apply(host(), ['none']).optim_wrapper is None
+
+
 def test_each_of_several_optimizer_wrappers_is_mapped(fragments):
     members = dict(
         generator=dict(optimizer=dict(type='Adam')),
@@ -90,6 +103,24 @@ def test_a_model_is_wrapped_with_its_preprocessor(fragments):
     assert result.model == dict(type='mmext.W', classifier=inner, k=[1])
     # The Runner gives a top-level preprocessor to the outermost model.
     assert 'data_preprocessor' not in result
+
+
+def test_a_wrapped_model_has_no_trace_of_delete(fragments):
+    fragments('own', "model = dict(_delete_=True, type='W', classifier=dict(_host_='classifier'))")
+    assert overlay.apply(host(), ['own']).model == dict(type='W', classifier=host().model)
+
+
+def test_imports_are_those_of_host_and_overlays(fragments):
+    fragments('one', "custom_imports = dict(imports=['json', 'os'], allow_failed_imports=True)")
+    fragments('two', "custom_imports = dict(imports='csv', allow_failed_imports=True)")
+    strict = host(custom_imports=dict(imports=['os', 'abc']))
+    assert overlay.apply(strict, ['one', 'two']).custom_imports == dict(
+        imports=['os', 'abc', 'json', 'csv'], allow_failed_imports=False
+    )
+    assert overlay.apply(host(), ['one', 'two']).custom_imports == dict(
+        imports=['json', 'os', 'csv'], allow_failed_imports=True
+    )
+    assert overlay.apply(strict, ['noise']).custom_imports == strict.custom_imports
 
 
 def test_conflicts_name_both_and_the_key(fragments):
@@ -123,6 +154,7 @@ def test_an_overlay_may_add_several_hooks_of_one_type(fragments):
     [
         ({}, ['ternari'], 'no overlay .ternari.; choose from noise, ternary, wrap'),
         ({}, ['noise', 'noise'], 'noise is given twice'),
+        ({}, 'ternary', "names='ternary' must be a list of overlays"),
         ({'optim_wrapper': dict(type='ApexOptimWrapper', optimizer={})}, ['ternary'], 'Apex'),
         ({'optim_wrapper': dict(constructor='X', gen={})}, ['ternary'], 'config with an optimizer'),
         (
@@ -137,6 +169,22 @@ def test_an_overlay_may_add_several_hooks_of_one_type(fragments):
 def test_what_cannot_be_served_is_one_error(fragments, keys, names, named):
     with pytest.raises(ValueError, match=named):
         overlay.apply(host(**keys), names)
+
+
+@pytest.mark.parametrize(
+    'text, named',
+    [
+        ('optim_wrapper = dict(', r'odd\.py cannot be loaded'),
+        ("custom_imports = dict(imports=['no_such_module'])", r'odd\.py cannot be loaded'),
+        ('custom_hooks = None', 'overlay odd: custom_hooks=None must be a list'),
+        ("custom_hooks = [dict(priority='LOW')]", 'overlay odd: .* with a type each'),
+        ('param_scheduler = dict(gamma=1)', 'odd does not fit the config: list indices'),
+    ],
+)
+def test_a_fragment_that_is_none_is_one_error(fragments, text, named):
+    fragments('odd', text)
+    with pytest.raises(ValueError, match=named):
+        overlay.apply(host(param_scheduler=[dict(type='MultiStepLR')]), ['odd'])
 
 
 SEMI = dict(
@@ -265,6 +313,33 @@ def test_batch_augments_of_the_host_are_a_conflict(detectors, change, named):
         overlay.apply(host(**change), ['attack'])
 
 
+@pytest.mark.parametrize(
+    'change, named',
+    [
+        (dict(data_preprocessor=dict(batch_augments=[1])), r'data_preprocessor\.batch_augments'),
+        (
+            dict(model=dict(type='ImageClassifier', data_preprocessor=dict(batch_augments=[1]))),
+            r'model\.data_preprocessor\.batch_augments',
+        ),
+        (
+            dict(model=dict(type='ImageClassifier', train_cfg=dict(augments=[1]))),
+            r'model\.train_cfg\.augments',
+        ),
+        (dict(a=dict(b=False)), r'a\.b'),
+    ],
+)
+def test_what_an_overlay_keeps_the_host_may_not_set(fragments, change, named):
+    fragments(
+        'jealous',
+        "_keeps_ = ['data_preprocessor.batch_augments', 'a.b']\n"
+        "model = dict(type='W', classifier=dict(_host_='classifier'))",
+    )
+    assert overlay.apply(host(a=dict(c=1), data_preprocessor=dict(mean=[1.0])), ['jealous'])
+    message = f'jealous must have {named} for itself, .* take it out .* or leave jealous out'
+    with pytest.raises(ValueError, match=message):
+        overlay.apply(host(**change), ['jealous'])
+
+
 def test_overlays_for_hosts_of_two_kinds_name_both(detectors):
     message = 'pair and attack cannot be combined: pair needs a detector, attack a classifier'
     with pytest.raises(ValueError, match=message):
@@ -307,12 +382,67 @@ def test_the_model_of_another_plugin_is_not_changed_from_outside(detectors):
         overlay.apply(host(model=dict(type='mmext.MATClassifier')), ['attack'])
 
 
-def test_options_come_after_overlays(fragments, tmp_path):
-    (tmp_path / 'host').mkdir()
-    path = tmp_path / 'host' / 'lenet.py'
-    path.write_text(host().pretty_text)
-    cfg = launch.load_config(str(path), {'optim_wrapper.clip_factor': 3.0}, ['ternary'])
-    assert cfg.optim_wrapper.clip_factor == 3.0 and cfg.filename == str(path)
+@pytest.fixture
+def write(fragments, tmp_path):
+    """Function that writes a host into a file."""
+
+    def dump(cfg):
+        (tmp_path / 'host').mkdir()
+        path = tmp_path / 'host' / 'lenet.py'
+        path.write_text(cfg.pretty_text)
+        return str(path)
+
+    return dump
+
+
+def test_options_come_after_overlays(write):
+    path = write(host())
+    options = {
+        'optim_wrapper.clip_factor': 3.0,
+        'optim_wrapper.optimizer.type': 'Adam',
+        'optim_wrapper.type': 'mmext.TernGradAmpOptimWrapper',
+        'model.classifier.type': 'Other',
+        'custom_hooks.0.priority': 9,
+    }
+    cfg = launch.load_config(path, options, ['ternary', 'wrap', 'noise'])
+    assert cfg.filename == path
+    assert cfg.optim_wrapper == dict(
+        optimizer=dict(type='Adam', lr=0.1), type=options['optim_wrapper.type'], clip_factor=3.0
+    )
+    assert cfg.model.type == 'mmext.W' and cfg.model.classifier.type == 'Other'
+    assert cfg.custom_hooks == [dict(type='mmext.IterSeedHook', priority=9)]
+    amp = {'optim_wrapper.type': 'AmpOptimWrapper', 'model.type': 'Other'}
+    assert launch.load_config(path, amp, ['noise']).model.type == 'Other'
+
+
+TERNARY = r"would replace 'mmext\.TernGradOptimWrapper', which --with ternary sets: leave"
+
+
+@pytest.mark.parametrize(
+    'options, named',
+    [
+        ({'optim_wrapper.type': 'AmpOptimWrapper'}, r"optim_wrapper\.type='AmpOptim.*" + TERNARY),
+        (
+            {'optim_wrapper.type': 'AmpOptimWrapper'},
+            r'mixed precision write optim_wrapper\.type=mmext\.TernGradAmpOptimWrapper$',
+        ),
+        ({'optim_wrapper': None}, r'optim_wrapper\.type=None ' + TERNARY),
+        ({'model.type': 'Other'}, r"model\.type='Other' .* 'mmext\.W', .*with wrap .* of them$"),
+        ({'model': None}, r'model\.type=None would replace'),
+    ],
+)
+def test_options_do_not_replace_what_an_overlay_is(write, options, named):
+    with pytest.raises(ValueError, match=named):
+        launch.load_config(write(host()), options, ['ternary', 'wrap'])
+
+
+def test_options_do_not_replace_one_of_several_wrappers(write):
+    members = dict(generator=dict(optimizer=dict(type='Adam')), critic=dict(optimizer={}))
+    path = write(host(optim_wrapper=dict(constructor='X', **members)))
+    with pytest.raises(ValueError, match=r"optim_wrapper\.critic\.type='Ap.* --with ternary sets"):
+        launch.load_config(path, {'optim_wrapper.critic.type': 'ApexOptimWrapper'}, ['ternary'])
+    cfg = launch.load_config(path, {'optim_wrapper.constructor': 'Y'}, ['ternary'])
+    assert cfg.optim_wrapper.constructor == 'Y'
 
 
 def test_a_path_is_an_overlay_too(fragments, tmp_path):
@@ -351,6 +481,11 @@ def test_the_shipped_overlay_of_cst_takes_a_mean_teacher_of_mmdet():
         ('mmpretrain::lenet/lenet5_mnist.py', ['cst'], 'cst needs a detector of mmdet.*Image'),
         ('mmdet::fcos/fcos_r50-caffe_fpn_gn-head_1x_coco.py', ['cst'], 'needs MultiBranch'),
         ('mmdet::fcos/fcos_r50-caffe_fpn_gn-head_1x_coco.py', ['guided_cw'], 'needs a classifier'),
+        (
+            'mmpretrain::swin_transformer/swin-tiny_16xb64_in1k.py',
+            ['randomized_smoothing'],
+            r'randomized_smoothing must have model\.train_cfg\.augments for itself',
+        ),
         (SOFT_TEACHER, ['cst', 'mat'], 'cst and mat cannot be combined'),
         ('mmext::mat/mat-mixed_lenet_digits.py', ['randomized_smoothing'], "'mmext.MATClassifier'"),
         ('mmext::cst/cst_fcos_r18_digits.py', ['cst'], "'mmext.CycleSelfTraining'"),

@@ -26,6 +26,13 @@ class TinyInception(nn.Module):
         return rows.softmax(1)
 
 
+class Flat(nn.Module):
+    """Another network."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        return images.flatten(1)
+
+
 @pytest.fixture(scope='module')
 def inception(tmp_path_factory):
     path = tmp_path_factory.mktemp('inception') / 'tiny.pt'
@@ -172,6 +179,9 @@ def test_what_is_missing(inception, classifier, tmp_path):
     (tmp_path / 'bad.pt').write_bytes(b'no')
     with pytest.raises(ValueError, match='no TorchScript file'):
         GenerativeMetrics(dict(type='inception', path=str(tmp_path / 'bad.pt')))
+    torch.jit.script(Flat()).save(str(tmp_path / 'flat.pt'))
+    with pytest.raises(ValueError, match='no argument no_output_bias and return_features'):
+        GenerativeMetrics(dict(type='inception', path=str(tmp_path / 'flat.pt')))
     with pytest.raises(FileNotFoundError, match='train it: python tools/train.py'):
         GenerativeMetrics({**settings, 'checkpoint': str(tmp_path / 'none.pth')})
     with pytest.raises(ValueError, match="extractor.type='random'"):
@@ -190,3 +200,7 @@ def test_what_is_missing(inception, classifier, tmp_path):
         del sample['gt_label']
     with pytest.raises(ValueError, match="leave 'accuracy' out"):
         evaluate(metric, data)
+    data = samples(4)
+    data[1]['gt_label'] = torch.tensor([7])
+    with pytest.raises(ValueError, match='knows 3 classes, the images have label 7'):
+        evaluate(GenerativeMetrics(settings), data)

@@ -106,6 +106,13 @@ class DrawsFromItsOwnGenerator(_Update):
 
 
 @HOOKS.register_module()
+class DrawsFromTheGlobalGenerator(_Update):
+    @torch.no_grad()
+    def update(self, optimizer):
+        self.weight.add_(1e-3 * torch.randn_like(self.weight))
+
+
+@HOOKS.register_module()
 class MovesRanksApart(_Update):
     @torch.no_grad()
     def update(self, optimizer):

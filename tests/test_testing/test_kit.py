@@ -27,6 +27,7 @@ BROKEN = [
     ('HoldsUpdates', 'accumulation', 'iteration 2 should update'),
     ('CountsByItself', 'resume', r'state_dict\.backbone\.layers\.0\.weight: \d+ of 100 elements'),
     ('DrawsFromItsOwnGenerator', 'resume', 'state_dict'),
+    ('DrawsFromTheGlobalGenerator', 'resume', 'state_dict'),
     ('NeverDetaches', 'removal', 'class of optim_wrapper: PhasedOptimWrapper'),
     ('LeavesAForwardHook', 'removal', 'model.backbone._forward_hooks: 1'),
     ('ReplacesForward', 'removal', 'model.backbone.forward: replaced'),
@@ -68,6 +69,22 @@ def test_a_broken_plugin_is_caught(name, check, said, tmp_path):
     arguments = {'thing': object()} if name == 'TakesAnObject' else {}
     with pytest.raises(ConformanceError, match=f'(?s)^{name}: {check}: .*({said}).*\nmend: '):
         CHECKS[check](Trial(settings(name, **arguments), tmp_path))
+
+
+def test_the_seeds_of_a_config_do_not_hide_global_draws(tmp_path):
+    """But those of a host that says so resume."""
+
+    def host(data):
+        cfg = broken.host(data)
+        cfg.custom_hooks.append(dict(type='mmext.IterSeedHook'))
+        return cfg
+
+    broken = settings('DrawsFromTheGlobalGenerator')
+    seeded = PluginSettings('seeded', broken.types, host)
+    with pytest.raises(ConformanceError, match='(?s)seeded: resume: .*host_draws'):
+        CHECKS['resume'](Trial(seeded, tmp_path / 'seeded'))
+    excused = PluginSettings('excused', broken.types, broken.host, host_draws='a test')
+    CHECKS['resume'](Trial(excused, tmp_path / 'excused'))
 
 
 def test_an_unregistered_type_is_caught(tmp_path):

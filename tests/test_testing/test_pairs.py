@@ -37,6 +37,8 @@ def test_the_choosier_plugin_brings_the_host(tmp_path):
     for pair in ((MAT, anywhere), (anywhere, MAT), (own('own'), anywhere)):
         cfg = pair_settings(*pair).config(tmp_path)
         assert any(hook.type == 'mmext.SmoothOutHook' for hook in cfg.custom_hooks)
+    seeded = PluginSettings('mat', MAT.types, hosts.classifier, 'mat', host_draws='dropout')
+    assert pair_settings(anywhere, seeded).host_draws == 'dropout'
     assert set(pair_settings(MAT, anywhere).types) == {'mmext.MATClassifier', 'mmext.SmoothOutHook'}
 
 

@@ -30,7 +30,8 @@ def test_first_difference(other, said):
     assert said is None or re.search(said, found), found
 
 
-def test_any_config_becomes_a_short_run(tmp_path):
+@pytest.mark.parametrize('seed_iterations', [True, False])
+def test_any_config_becomes_a_short_run(tmp_path, seed_iterations):
     cfg = Config(
         dict(
             train_cfg=dict(by_epoch=True, max_epochs=9, val_interval=2),
@@ -48,12 +49,13 @@ def test_any_config_becomes_a_short_run(tmp_path):
             resume=True,
         )
     )
-    shorten(cfg, tmp_path, 'name', 4)
+    shorten(cfg, tmp_path, 'name', 4, seed_iterations)
     assert cfg.train_cfg == dict(type='IterBasedTrainLoop', max_iters=4)
     assert cfg.val_cfg is cfg.val_dataloader is cfg.val_evaluator is None
     assert cfg.train_dataloader == dict(num_workers=0, persistent_workers=False)
+    seeding = ['mmext.IterSeedHook'] if seed_iterations else []
     assert [hook.type for hook in cfg.custom_hooks] == [
-        'EMAHook', 'mmext.IterSeedHook', 'mmext.PlainCheckpointHook'
+        'EMAHook', *seeding, 'mmext.PlainCheckpointHook'
     ]  # fmt: skip
     assert cfg.default_hooks.timer.type == 'IterTimerHook'
     assert cfg.default_hooks.checkpoint.interval == 1

@@ -1,9 +1,11 @@
 import subprocess
 import sys
+from collections import OrderedDict
 from pathlib import Path
 
 import pytest
 from mmengine.config import Config
+from mmengine.logging import MMLogger
 
 ROOT = Path(__file__).parents[2]
 
@@ -78,6 +80,22 @@ def test_what_an_overlay_adds(print_config, tmp_path, capsys):
     (tmp_path / 'mine.py').write_text("custom_hooks = [dict(type='mmext.IterSeedHook')]")
     print_config('--with', str(tmp_path / 'mine.py'), '--diff')
     assert "dict(type='mmext.IterSeedHook')" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize('argv', [[], ['--diff']])
+def test_what_is_logged_goes_to_stderr(print_config, config, tmp_path, monkeypatch, capsys, argv):
+    # The first logger of a process keeps the stdout of its time.
+    monkeypatch.setattr(MMLogger, '_instance_dict', OrderedDict())
+    hooks = "custom_hooks = [dict(type='A')]\n"
+    Path(config).write_text(Path(config).read_text() + hooks)
+    (tmp_path / 'mine.py').write_text(hooks)
+    print_config('--with', str(tmp_path / 'mine.py'), *argv)
+    out, err = capsys.readouterr()
+    assert err.count('the config has a A already') == 1 and 'already' not in out
+    if argv:
+        assert out.startswith('--- before')
+    else:
+        assert Config.fromstring(out, '.py').custom_hooks == [dict(type='A')]
 
 
 def test_a_difference_is_not_written_to_a_file(print_config, capsys):

@@ -32,7 +32,7 @@ val_dataloader = evaluate_on('val')
 test_dataloader = evaluate_on('test')
 extractor = dict(
     type='classifier',
-    config='configs/ctf_gan/extractor_digits.py',
+    config='mmext::ctf_gan/extractor_digits.py',
     checkpoint='work_dirs/extractor_digits/epoch_40.pth',
 )
 val_evaluator = dict(type='mmext.GenerativeMetrics', split='val', extractor=extractor)

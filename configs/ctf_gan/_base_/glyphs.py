@@ -50,7 +50,7 @@ val_dataloader = evaluate_on('val')
 test_dataloader = evaluate_on('test')
 extractor = dict(
     type='classifier',
-    config='configs/ctf_gan/extractor_glyphs1000.py',
+    config='mmext::ctf_gan/extractor_glyphs1000.py',
     checkpoint='work_dirs/extractor_glyphs1000/epoch_8.pth',
 )
 val_evaluator = dict(type='mmext.GenerativeMetrics', split='val', extractor=extractor)

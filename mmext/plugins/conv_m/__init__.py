@@ -21,6 +21,7 @@ from .module import ConvM
 from .preprocessor import TwoDomainPreprocessor
 from .selection import LabelFreeSelection
 from .two_domain import TwoDomainDataset, TwoDomainSampler
+from .two_domain_loop import TwoDomainLoopHook
 
 __all__ = [
     'AccuracyReportHook',
@@ -36,6 +37,7 @@ __all__ = [
     'LabelFreeSelection',
     'MKMMDLoss',
     'TwoDomainDataset',
+    'TwoDomainLoopHook',
     'TwoDomainPreprocessor',
     'TwoDomainSampler',
 ]

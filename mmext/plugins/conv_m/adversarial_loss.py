@@ -18,7 +18,7 @@ class DomainAdversarialLoss(DomainLoss):
     the gradient that is reversed on its way to the features.
 
     Args:
-        in_channels: Width of the features.
+        in_channels: Width of the features; ``mmext.DomainAdaptationClassifier`` knows it.
         hidden_channels: Width of the hidden layers (TLLib: 1024).
         weight: Of the whole loss.
         schedule: Of the reversed gradient, see :func:`.functional.ramp` (DANN: 'sigmoid').

@@ -1,11 +1,14 @@
 """Training with labelled source and unlabelled target images."""
 
+import inspect
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 from mmengine.model import ModuleDict
 from mmengine.registry import MODELS as HOST_MODELS
 from mmpretrain.models.classifiers import ImageClassifier
+from mmpretrain.registry import MODELS as PRETRAIN_MODELS
 from mmpretrain.structures import DataSample
 from torch import Tensor, nn
 
@@ -14,6 +17,9 @@ from mmext.registry import MODELS
 from .domain_loss import Domain, DomainLoss, training_progress
 from .label_adaptation import LabelAdaptation
 from .preprocessor import refuse_mixing
+
+# Arguments of losses that the head tells.
+SIZES = ('in_channels', 'num_classes')
 
 
 @MODELS.register_module()
@@ -37,15 +43,20 @@ class DomainAdaptationClassifier(ImageClassifier):
         da_losses: Configs of the losses by name, or a list of them; None in the place of a config
             switches it off. ``mmext.DomainAdversarialLoss``, ``mmext.MKMMDLoss``,
             ``mmext.LabelAdaptation``, ``mmext.CORALLoss``, ``mmext.JMMDLoss``. Without any the
-            source trains alone and the target is not forwarded.
+            source trains alone and the target is not forwarded. A loss that must have
+            ``in_channels`` or ``num_classes`` and is given none takes the head's.
         pretrained: As in the parent.
         train_cfg: As in the parent, but without augments.
         data_preprocessor: As in the parent; its default type is ``mmext.TwoDomainPreprocessor``.
         init_cfg: As in the parent.
+        classifier: Config of an ``ImageClassifier`` that gives all of these, in their place (the
+            overlay: ``--with conv_m``). Without a ``data_preprocessor`` it gets the one here.
 
     Raises:
         ValueError: A name contains "loss", two losses have one name or both adapt labels, batch
-            augments are asked for; in training: a batch lacks a domain.
+            augments are asked for; neither or both of ``backbone`` and ``classifier`` are given,
+            or ``classifier`` is of another type; a size is given neither to a loss nor to the
+            head; in training: a batch lacks a domain.
         TypeError: A loss is no :class:`~mmext.plugins.conv_m.domain_loss.DomainLoss`, or the head
             gives no logits to a loss.
 
@@ -57,16 +68,16 @@ class DomainAdaptationClassifier(ImageClassifier):
         ...               act_cfg=dict(type='ReLU')),
         ...     head=dict(type='LinearClsHead', num_classes=31, in_channels=256),
         ...     da_losses=dict(
-        ...         adversarial=dict(type='mmext.DomainAdversarialLoss', in_channels=256),
+        ...         adversarial=dict(type='mmext.DomainAdversarialLoss'),
         ...         mmd=dict(type='mmext.MKMMDLoss'),
-        ...         label=dict(type='mmext.LabelAdaptation', num_classes=31)))
+        ...         label=dict(type='mmext.LabelAdaptation')))
 
     Cost: training forwards source and target; the losses work on features only.
     """
 
     def __init__(
         self,
-        backbone: dict,
+        backbone: dict | None = None,
         neck: dict | None = None,
         head: dict | None = None,
         da_losses: Mapping[str, dict | None] | Sequence[dict] | None = None,
@@ -74,17 +85,31 @@ class DomainAdaptationClassifier(ImageClassifier):
         train_cfg: dict | None = None,
         data_preprocessor: dict | nn.Module | None = None,
         init_cfg: dict | None = None,
+        classifier: dict | None = None,
     ) -> None:
+        parts: dict[str, Any] = {
+            'backbone': backbone,
+            'neck': neck,
+            'head': head,
+            'pretrained': pretrained,
+            'train_cfg': train_cfg,
+            'init_cfg': init_cfg,
+        }
+        if classifier is not None:
+            parts = _parts(classifier, [key for key, part in parts.items() if part is not None])
+            data_preprocessor = parts.pop('data_preprocessor', None) or data_preprocessor
+        elif backbone is None:
+            raise ValueError('give backbone, neck and head, or classifier, which has them')
         if not isinstance(data_preprocessor, nn.Module):
             data_preprocessor = {'type': 'mmext.TwoDomainPreprocessor', **(data_preprocessor or {})}
-        super().__init__(backbone, neck, head, pretrained, train_cfg, data_preprocessor, init_cfg)
+        super().__init__(**parts, data_preprocessor=data_preprocessor)
         refuse_mixing(self.data_preprocessor)
-        if head is not None and not hasattr(self.head, '_get_loss'):
+        if self.head is not None and not hasattr(self.head, '_get_loss'):
             raise TypeError(
                 f'head {type(self.head).__name__} gives no logits to a loss; use a ClsHead such as '
                 'LinearClsHead'
             )
-        self.da_losses = ModuleDict(_build_losses(da_losses or {}))
+        self.da_losses = ModuleDict(_build_losses(da_losses or {}, self.head))
         adapting = [n for n, m in self.da_losses.items() if isinstance(m, LabelAdaptation)]
         if len(adapting) > 1:
             raise ValueError(f'da_losses: {" and ".join(adapting)} both adapt labels; keep one')
@@ -131,9 +156,51 @@ class DomainAdaptationClassifier(ImageClassifier):
         return losses
 
 
-def _build_losses(settings: Mapping[str, dict | None] | Sequence[dict]) -> dict[str, DomainLoss]:
+def _parts(classifier: dict, given: list[str]) -> dict[str, Any]:
+    """Arguments of an ``ImageClassifier`` from its config."""
+    if given:
+        raise ValueError(f'classifier and {", ".join(given)} are given: leave out one of them')
+    # MMEngine notes the scope of a config that is inherited from another package.
+    parts = {key: part for key, part in classifier.items() if key not in ('type', '_scope_')}
+    named = kind = classifier.get('type')
+    if isinstance(kind, str):
+        kind = PRETRAIN_MODELS.get(kind)
+    # A subclass may do anything in methods that would be lost here.
+    if kind is not ImageClassifier:
+        raise ValueError(
+            f'classifier.type={named!r}: domain adaptation (conv_m) takes the parts of '
+            "MMPretrain's ImageClassifier and of no other; use that, or leave conv_m out"
+        )
+    return parts
+
+
+def _build(place: str, setting: dict, head: nn.Module | None) -> nn.Module:
+    """Build a loss; sizes that it must have and ``setting`` has not are those of the head."""
+    kind = setting.get('type') if isinstance(setting, Mapping) else None
+    if isinstance(kind, str):
+        with HOST_MODELS.switch_scope_and_registry(None) as registry:
+            kind = registry.get(kind)
+    # What is wrong with a setting without a known type, building it says.
+    arguments = inspect.signature(kind).parameters.values() if kind is not None else ()
+    required = {argument.name for argument in arguments if argument.default is argument.empty}
+    sizes: dict[str, Any] = {}
+    for size in SIZES:
+        if size not in required or size in setting:
+            continue
+        sizes[size] = getattr(head, size, None)
+        if not isinstance(sizes[size], int):
+            who = 'there is no head' if head is None else f'{type(head).__name__} has no such size'
+            raise ValueError(f'{place} has no {size}, and {who} to take: set {place}.{size}')
+    return HOST_MODELS.build({**setting, **sizes} if sizes else setting)
+
+
+def _build_losses(
+    settings: Mapping[str, dict | None] | Sequence[dict], head: nn.Module | None
+) -> dict[str, DomainLoss]:
     if not isinstance(settings, Mapping):
-        built = [HOST_MODELS.build(setting) for setting in settings]
+        built = [
+            _build(f'da_losses.{index}', setting, head) for index, setting in enumerate(settings)
+        ]
         titles = [getattr(module, 'title', type(module).__name__) for module in built]
         repeated = {title for title in titles if titles.count(title) > 1}
         if repeated:
@@ -144,7 +211,7 @@ def _build_losses(settings: Mapping[str, dict | None] | Sequence[dict]) -> dict[
         losses = dict(zip(titles, built, strict=True))
     else:
         losses = {
-            name: HOST_MODELS.build(setting)
+            name: _build(f'da_losses.{name}', setting, head)
             for name, setting in settings.items()
             if setting is not None
         }

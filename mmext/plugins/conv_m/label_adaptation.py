@@ -21,7 +21,7 @@ class LabelAdaptation(DomainLoss):
     trained one), and watch ``select/information``.
 
     Args:
-        num_classes: Outputs of the head.
+        num_classes: Outputs of the head; ``mmext.DomainAdaptationClassifier`` knows it.
         weight: Of the entropy (RTN: 0.1).
         schedule: See :func:`.functional.ramp` (RTN: 'sigmoid').
         alpha: See :func:`.functional.ramp` (RTN: 10).

@@ -1,7 +1,7 @@
 """Batches of labelled source and unlabelled target images."""
 
 import math
-from collections.abc import Sequence, Sized
+from collections.abc import Iterator, Sequence, Sized
 from typing import Any
 
 from mmengine.dataset import BaseDataset
@@ -20,11 +20,13 @@ class TwoDomainDataset(SeededConcatDataset):
     """Source and target as one dataset, source first, for ``mmext.TwoDomainSampler``.
 
     Both must have the same classes in the same order; other meta information may differ. The
-    pipeline of the target must begin with ``mmext.DropLabel``.
+    pipeline of the target, of each part of one that is joined or wrapped, must begin with
+    ``mmext.DropLabel``.
 
     Args:
-        source: Config of the labelled dataset, or the dataset.
-        target: Config of the unlabelled dataset, or the dataset.
+        source: Config of the labelled dataset, or the dataset; wrappers as well
+            (``ConcatDataset``, ``RepeatDataset`` ...).
+        target: Config of the unlabelled dataset, or the dataset; wrappers as well.
         lazy_init: As in MMEngine's ``ConcatDataset``.
         seed: Of the augmentations, see ``mmext.SeededConcatDataset``.
 
@@ -54,14 +56,17 @@ class TwoDomainDataset(SeededConcatDataset):
             for dataset in given.values()
         ]
         check_classes(datasets)
-        steps = getattr(getattr(datasets[1], 'pipeline', None), 'transforms', ())
-        if not (steps and isinstance(steps[0], DropLabel)):
-            raise ValueError(
-                "the target's pipeline must begin with dict(type='mmext.DropLabel'), so that none "
-                'of its labels reaches a loss'
-            )
+        for part in _parts(datasets[1]):
+            steps = getattr(getattr(part, 'pipeline', None), 'transforms', ())
+            if not (steps and isinstance(steps[0], DropLabel)):
+                raise ValueError(
+                    "the target's pipeline must begin with dict(type='mmext.DropLabel'), so that "
+                    f'none of its labels reaches a loss; that of a {type(part).__name__} does not'
+                )
         meta = {key for dataset in datasets for key in dataset.metainfo}
-        super().__init__(datasets, lazy_init, sorted(meta - {'classes'}), seed)
+        # MMEngine takes wrappers from configs alone.
+        given_back = [{'type': lambda dataset=dataset: dataset} for dataset in datasets]
+        super().__init__(given_back, lazy_init, sorted(meta - {'classes'}), seed)
 
 
 @DATA_SAMPLERS.register_module()
@@ -133,6 +138,16 @@ def check_classes(datasets: Sequence[BaseDataset]) -> None:
         f'source has {len(source)} classes and target {len(target)}, they must have the same; '
         + '; '.join(alone)
     )
+
+
+def _parts(dataset: Any) -> Iterator[Any]:
+    """The datasets below wrappers."""
+    inner = getattr(dataset, 'datasets', None) or [getattr(dataset, 'dataset', None)]
+    if inner == [None]:
+        yield dataset
+        return
+    for part in inner:
+        yield from _parts(part)
 
 
 def _shown(names: set[str]) -> str:

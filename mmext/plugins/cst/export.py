@@ -4,7 +4,8 @@ import copy
 from typing import Any
 
 from mmengine.config import Config
-from mmengine.runner import CheckpointLoader
+
+from mmext.engine.checkpoint import extract_network
 
 #: Keys of a config that testing needs.
 _KEPT = (
@@ -34,14 +35,7 @@ def export_detector(cfg: Config, checkpoint: str, network: str) -> tuple[Config,
             f'{cfg.filename}: model has no detector; export_detector serves configs of '
             'mmext.CycleSelfTraining and of the semi-supervised detectors of MMDetection'
         )
-    saved = CheckpointLoader.load_checkpoint(checkpoint, map_location='cpu')
-    state = saved.get('state_dict', saved)
-    prefix = f'{network}.'
-    plain = {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}
-    if not plain:
-        found = sorted({key.partition('.')[0] for key in state})
-        raise ValueError(f'{checkpoint} has no network {network!r}; it has {found}')
-
+    plain = extract_network(checkpoint, network)
     model = copy.deepcopy(cfg.model.detector)
     preprocessor: Any = cfg.model.get('data_preprocessor') or {}
     if 'data_preprocessor' in preprocessor:
@@ -52,11 +46,7 @@ def export_detector(cfg: Config, checkpoint: str, network: str) -> tuple[Config,
     foreign = sorted(set(_types(exported._cfg_dict)))
     if foreign:
         raise ValueError(f'the test part of {cfg.filename} uses {foreign}, which MMDetection lacks')
-    meta: dict[str, Any] = {'network': network}
-    classes = saved.get('meta', {}).get('dataset_meta')
-    if classes:
-        meta['dataset_meta'] = dict(classes)
-    return exported, {'state_dict': plain, 'meta': meta}
+    return exported, plain
 
 
 def _drop_initialisation(node: Any) -> None:

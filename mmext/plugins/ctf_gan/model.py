@@ -162,6 +162,7 @@ class CTFGAN(SamplingGAN):
     def _batch(self, data: dict) -> dict[str, Tensor]:
         """Images that count as real, and with T all images with their low-quality versions."""
         images, samples = data['inputs']['img'], data['data_samples']
+        self._check_images(images)
         labels = self.labels_of(samples, images.device)
         if self.transfer is None:
             return {'real': images, 'real_label': labels}

@@ -10,9 +10,27 @@ from torch import nn
 from mmext.registry import OPTIM_WRAPPER_CONSTRUCTORS
 
 
+class GANOptimWrapperDict(OptimWrapperDict):
+    """Optim wrappers of which each counts the turns of its network.
+
+    MMEngine's leaves the counts at zero, so that accumulation of gradients would begin anew, out
+    of step, after a resume.
+    """
+
+    def initialize_count_status(self, model: nn.Module, cur_iter: int, max_iters: int) -> None:
+        """Tell each wrapper how many turns its network has had and will have."""
+        if is_model_wrapper(model):
+            model = model.module
+        for name, wrapper in self.optim_wrappers.items():
+            every = 1 if name == 'discriminator' else getattr(model, 'discriminator_steps', 1)
+            wrapper.initialize_count_status(
+                getattr(model, name), cur_iter // every, max_iters // every
+            )
+
+
 @OPTIM_WRAPPER_CONSTRUCTORS.register_module()
 class GANOptimWrapperConstructor:
-    """Build an OptimWrapperDict with a wrapper for each trainable child of the model.
+    """Build a :class:`GANOptimWrapperDict` with a wrapper for each trainable child of the model.
 
     Every entry of ``optim_wrapper`` besides ``constructor`` is the name of a child (``generator``,
     ``discriminator``, ``transfer``) and a complete optim wrapper of its own: plain, AMP,
@@ -67,4 +85,4 @@ class GANOptimWrapperConstructor:
             child = children[name]
             child = child.module if is_model_wrapper(child) else child
             wrappers[name] = build_optim_wrapper(child, {**config})
-        return OptimWrapperDict(**wrappers)
+        return GANOptimWrapperDict(**wrappers)

@@ -9,7 +9,7 @@ from mmengine.logging import print_log
 from mmext.registry import HOOKS
 
 from .pictures import chosen_rows, class_grid, write_png
-from .sampling import SamplingGAN
+from .sampling import SamplingGAN, check_sample_model
 
 
 @HOOKS.register_module()
@@ -29,7 +29,7 @@ class SampleGridHook(Hook):
         seed: Of the noise.
 
     Raises:
-        ValueError: An argument is out of its range.
+        ValueError: An argument is out of its range; classes, before the first iteration.
 
     Cost: sampling rows x columns images.
 
@@ -50,6 +50,7 @@ class SampleGridHook(Hook):
         for name, value in (('interval', interval), ('columns', columns), ('max_rows', max_rows)):
             if value < 1:
                 raise ValueError(f'{name}={value} must be at least 1')
+        check_sample_model(sample_model)
         self.interval = interval
         self.columns = columns
         self.classes = classes
@@ -59,10 +60,11 @@ class SampleGridHook(Hook):
         self.seed = seed
 
     def before_train(self, runner) -> None:
-        """Refuse what is no GAN of ours before the first iteration."""
+        """Refuse other models and classes that the model has not."""
         model = getattr(runner.model, 'module', runner.model)
         if not isinstance(model, SamplingGAN):
             raise ValueError(f'SampleGridHook draws mmext.CTFGAN, not {type(model).__name__}')
+        chosen_rows(model.num_classes, self.classes, self.max_rows)
 
     def after_train_iter(self, runner, batch_idx: int, data_batch=None, outputs=None) -> None:
         """Draw where it is time."""

@@ -46,7 +46,7 @@ class SamplingGAN(BaseModel):
         self.test_cfg: dict[str, Any] = {**defaults, **(test_cfg or {})}
         if self.test_cfg['num_fakes'] < 1:
             raise ValueError(f'test_cfg.num_fakes={self.test_cfg["num_fakes"]} must be at least 1')
-        _check_sample_model(self.test_cfg['sample_model'])
+        check_sample_model(self.test_cfg['sample_model'])
 
     def make(
         self, generator: nn.Module, noise: Tensor, label: Tensor, return_lq: bool = False
@@ -81,7 +81,7 @@ class SamplingGAN(BaseModel):
             return self._predict_for(inputs['img'], data_samples or ())
         noise, label = self._requested(inputs)
         which = inputs.get('sample_model', self.test_cfg['sample_model'])
-        _check_sample_model(which)
+        check_sample_model(which)
         if mode == 'tensor':
             return self.sample(noise, label, which.partition('/')[0])
         names = self._names(which)
@@ -145,6 +145,17 @@ class SamplingGAN(BaseModel):
         self._check_labels(found)
         return found.to(device)
 
+    def _check_images(self, images: Tensor) -> None:
+        generator = bare(self.generator)
+        wanted = generator.out_channels, generator.output_scale, generator.output_scale
+        if tuple(images.shape[1:]) != wanted:
+            found, made = (' x '.join(map(str, shape)) for shape in (images.shape[1:], wanted))
+            raise ValueError(
+                f'images are {found}, but the generator makes {made}: change them in the pipeline, '
+                'or output_scale and out_channels of the generator, input_scale and '
+                'input_channels of the discriminator'
+            )
+
     def _check_labels(self, labels: Tensor) -> None:
         low, high = int(labels.min()), int(labels.max())
         if self.num_classes and not 0 <= low <= high < self.num_classes:
@@ -175,6 +186,7 @@ class SamplingGAN(BaseModel):
 
     def _predict_for(self, images: Tensor, samples: Sequence[Any]) -> list[BaseDataElement]:
         """For each real image fakes of its class; the noise depends on the image's number alone."""
+        self._check_images(images)
         labels = self.labels_of(samples, images.device)
         repeats, seed = self.test_cfg['num_fakes'], self.test_cfg['seed']
         noises = []
@@ -205,6 +217,7 @@ def bare(network: Any) -> Any:
     return network.module if is_model_wrapper(network) else network
 
 
-def _check_sample_model(which: str) -> None:
+def check_sample_model(which: str) -> None:
+    """Raise ValueError where ``which`` names no generator."""
     if which not in SAMPLE_MODELS:
         raise ValueError(f'sample_model={which!r} must be one of {", ".join(SAMPLE_MODELS)}')

@@ -2,19 +2,17 @@
 
 import copy
 import math
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
-from mmengine.dist import get_rank
-from mmengine.logging import MessageHub
 from mmengine.model import ModuleList
 from mmpretrain.models.classifiers import BaseClassifier
 from mmpretrain.registry import MODELS as HOST_MODELS
 from mmpretrain.structures import DataSample
 from torch import Tensor, nn
 
-from mmext.engine import rng
 from mmext.engine.adversarial import (
     PixelSpace,
     attack_labels,
@@ -22,6 +20,7 @@ from mmext.engine.adversarial import (
     content_mask,
     logits_fn,
 )
+from mmext.engine.loss_draws import LossDraws
 from mmext.registry import MODELS
 
 from .functional import (
@@ -46,8 +45,8 @@ class MATClassifier(BaseClassifier):
       its strength; their outputs are combined. Attacks in training see the single network.
 
     Attacks run in eval mode and full precision on the pixels before normalisation, never on
-    padding, and leave everything as it was. Random draws depend on (seed, rank, iteration) alone,
-    so ranks differ and a resumed run equals an uninterrupted one.
+    padding, and leave everything as it was. Random draws come from
+    :class:`mmext.engine.loss_draws.LossDraws`: ranks differ, and resume is exact.
 
     Args:
         classifier: Config of any MMPretrain classifier that gives logits.
@@ -109,6 +108,8 @@ class MATClassifier(BaseClassifier):
         super().__init__(data_preprocessor=networks[0].data_preprocessor)
         self.networks = ModuleList(networks)
         self._checked = False
+        # Two for each network, and one for the fusion layer.
+        self._draws = LossDraws('mat', 2 * count + 1)
         self.strengths = [float(value) for value in strengths]
         self.structure = structure
         self.mix = mix
@@ -151,6 +152,14 @@ class MATClassifier(BaseClassifier):
     def extract_feat(self, inputs: Tensor, **kwargs: Any) -> Any:
         """Features of the first network."""
         return self.networks[0].extract_feat(inputs, **kwargs)
+
+    def get_layer_depth(self, param_name: str, prefix: str = '') -> tuple[int, int]:
+        """Depth of a parameter in its network, for MMPretrain's layer-wise learning rates.
+
+        The fusion layer is as deep as a head.
+        """
+        name = re.sub(r'^networks\.\d+\.', '', param_name.removeprefix(prefix))
+        return self.networks[0].get_layer_depth(name)
 
     def logits(self, inputs: Tensor) -> Tensor:
         """Logits that an attack on the whole model follows, (N, K).
@@ -207,10 +216,11 @@ class MATClassifier(BaseClassifier):
         mask = content_mask(inputs, data_samples)
         losses: dict[str, Tensor] = {}
         variants = []
+        self._draws.begin()
         for index, (network, levels) in enumerate(zip(self.networks, self.levels, strict=True)):
             prefix = f'net{index}.' if self.structure == 'parallel' else ''
             if self.mix == 'sample':
-                draws = self._generator(index, 0)
+                draws = self._draws.generator(2 * index)
                 eps = draw_strengths(len(inputs), levels, self.weights, draws)
                 images = [self._attack(network, inputs, labels, mask, eps.to(inputs.device), index)]
                 found = network.loss(images[0], data_samples)
@@ -236,7 +246,7 @@ class MATClassifier(BaseClassifier):
     def _fusion_loss(self, variants: list[Tensor], labels: Tensor) -> Tensor:
         """Cross-entropy of the fusion layer; each sample as one of the networks saw it."""
         assert self.fusion is not None  # for type checkers
-        generator = self._generator(len(self.networks), 0)
+        generator = self._draws.generator(2 * len(self.networks))
         chosen = torch.randint(len(variants), (len(labels),), generator=generator)
         rows = torch.arange(len(labels))
         images = torch.stack(variants)[chosen.to(labels.device), rows.to(labels.device)]
@@ -262,7 +272,7 @@ class MATClassifier(BaseClassifier):
         shown = None if mask is None else mask[rows]
         inside = pixels.clamp(0, 1)
         pixels = inside if shown is None else torch.where(shown, inside, pixels)
-        generator = self._generator(index, 1, inputs.device)
+        generator = self._draws.generator(2 * index + 1, inputs.device)
         with attack_mode(network, inputs.device.type):
             moved = self.attack(
                 logits_fn(network, self.bounds, check=not self._checked),
@@ -273,16 +283,6 @@ class MATClassifier(BaseClassifier):
         attacked = inputs.clone()
         attacked[rows] = moved if shown is None else torch.where(shown, moved, inputs[rows])
         return attacked
-
-    def _generator(
-        self, network: int, purpose: int, device: torch.device | str = 'cpu'
-    ) -> torch.Generator:
-        """Generator that depends on (seed, rank, iteration) and on what it is for."""
-        hub = MessageHub.get_current_instance()
-        seed, iteration = (hub.get_info(name, 0) or 0 for name in ('seed', 'iter'))
-        return rng.generator(
-            int(seed), 'mat', get_rank(), int(iteration), 2 * network + purpose, device
-        )
 
     def _accept_bare_classifier(self, state_dict: dict, prefix: str, *_: Any) -> None:
         """Load the weights of a bare classifier into every network."""

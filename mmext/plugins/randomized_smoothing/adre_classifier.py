@@ -14,6 +14,7 @@ from mmext.engine.adversarial import (
     content_mask,
     logits_fn,
 )
+from mmext.engine.loss_draws import LossDraws
 from mmext.registry import MODELS
 
 from .functional import adre_terms, smooth_adv, smoothed_log_probs
@@ -27,8 +28,9 @@ class ADREClassifier(ClassifierWrapper):
     The loss is ``R_per + adre_weight * R_adre``, see
     :func:`mmext.plugins.randomized_smoothing.functional.adre_terms`; the loss module of the
     classifier's head is not used. Noise is added to the pixels before normalisation and not to
-    padding, and nothing is clipped. With ``adre_weight=0`` this is training on Gaussian noise
-    (arXiv 1902.02918), or SmoothAdv with ``adversarial``.
+    padding, and nothing is clipped; it is drawn by :class:`mmext.engine.loss_draws.LossDraws`.
+    With ``adre_weight=0`` this is training on Gaussian noise (arXiv 1902.02918), or SmoothAdv with
+    ``adversarial``.
 
     The prediction is the soft smoothed classifier from ``num_noise`` copies under fixed noise: an
     estimate to watch, not a certificate. ``mmext.SmoothedClassifier`` certifies.
@@ -93,6 +95,7 @@ class ADREClassifier(ClassifierWrapper):
         self.adversarial = dict(adversarial or {})
         self.floor = floor
         self._checked = False
+        self._draws = LossDraws('randomized_smoothing')
 
     def loss(self, inputs: Tensor, data_samples: list[DataSample]) -> dict[str, Tensor]:
         """Compute the regularised risk of a batch.
@@ -107,7 +110,8 @@ class ADREClassifier(ClassifierWrapper):
         """
         labels = attack_labels(data_samples, inputs.device)
         mask = content_mask(inputs, data_samples)
-        noise = self._noise(inputs, mask)
+        self._draws.begin()
+        noise = self._noise(inputs, mask, self._draws.generator(device=inputs.device))
         pixels = self.space.to_pixels(inputs.float())
         if self.adversarial:
             pixels = self._attack(pixels, labels, noise, mask)
@@ -147,9 +151,7 @@ class ADREClassifier(ClassifierWrapper):
             sample.set_pred_score(score).set_pred_label(score.argmax(0, keepdim=True))
         return samples
 
-    def _noise(
-        self, inputs: Tensor, mask: Tensor | None, generator: torch.Generator | None = None
-    ) -> Tensor:
+    def _noise(self, inputs: Tensor, mask: Tensor | None, generator: torch.Generator) -> Tensor:
         noise = self.sigma * torch.randn(
             (self.num_noise, *inputs.shape), generator=generator, device=inputs.device
         )

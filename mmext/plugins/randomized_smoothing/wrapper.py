@@ -58,6 +58,10 @@ class ClassifierWrapper(BaseClassifier):
         """Features of the classifier, without noise."""
         return self.classifier.extract_feat(inputs, **kwargs)
 
+    def get_layer_depth(self, param_name: str, prefix: str = '') -> tuple[int, int]:
+        """Depth of a parameter in the classifier, for MMPretrain's layer-wise learning rates."""
+        return self.classifier.get_layer_depth(param_name.removeprefix(f'{prefix}classifier.'))
+
     def forward(
         self, inputs: Tensor, data_samples: list | None = None, mode: str = 'tensor'
     ) -> Any:

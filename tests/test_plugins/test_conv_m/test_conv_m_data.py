@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from mmengine.dataset import BaseDataset, ConcatDataset
+from mmengine.dataset import BaseDataset, ConcatDataset, RepeatDataset
 from mmengine.registry import (
     DATA_SAMPLERS,
     DATASETS,
@@ -63,6 +63,22 @@ def test_batches_have_source_first_and_both_domains_whole():
 def test_a_target_that_keeps_its_labels():
     with pytest.raises(ValueError, match='must begin with dict.*DropLabel'):
         DATASETS.build(dict(type='mmext.TwoDomainDataset', source=Toy(4), target=Toy(5)))
+
+
+def test_domains_may_be_joined_and_wrapped():
+    drop = TRANSFORMS.build(dict(type='mmext.DropLabel'))
+    parts = [Toy(3), Toy(5, first=50)]
+    repeated = RepeatDataset(Toy(4), 2)
+    target = RepeatDataset(dict(type=lambda: ConcatDataset(parts)), 2)
+    settings = dict(type='mmext.TwoDomainDataset', source=repeated, target=target)
+    parts[0].pipeline.transforms.insert(0, drop)
+    with pytest.raises(ValueError, match='must begin with'):
+        DATASETS.build(settings)
+    parts[1].pipeline.transforms.insert(0, drop)
+    dataset = DATASETS.build(settings)
+    assert len(dataset) == 8 + 16
+    assert [dataset[i]['gt_label'] for i in (5, 8, 11, 23)] == [1, -1, -1, -1]
+    assert [dataset[i]['img'] for i in (5, 8, 11, 23)] == [1, 0, 50, 54]
 
 
 def test_a_plain_concatenation_is_welcome():

@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from gans import CONFIGS, config
+from gans import CONFIGS, build, config
 from mmengine.config import Config
 from mmengine.dataset import BaseDataset, Compose
 from mmengine.hooks import Hook
@@ -236,3 +236,8 @@ def test_the_grid_hook_refuses_other_models():
         SampleGridHook().before_train(Run)
     with pytest.raises(ValueError, match='interval=0'):
         SampleGridHook(interval=0)
+    with pytest.raises(ValueError, match="sample_model='emaa'"):
+        SampleGridHook(sample_model='emaa')
+    Run.model = build()
+    with pytest.raises(ValueError, match=r'classes \[99\] are outside'):
+        SampleGridHook(classes=[99]).before_train(Run)

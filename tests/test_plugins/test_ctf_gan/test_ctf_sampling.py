@@ -108,6 +108,11 @@ def test_samples_without_numbers_are_refused(model):
         model.val_step(data)
 
 
+def test_real_images_of_another_size_are_refused(model):
+    with pytest.raises(ValueError, match='are 1 x 20 x 20, but the generator makes 1 x 16 x 16'):
+        model.val_step(batch(2, size=20))
+
+
 def test_rows_of_a_grid():
     assert chosen_rows(3, None, 10) == [0, 1, 2]
     assert chosen_rows(1000, None, 4) == [0, 333, 666, 999]

@@ -222,6 +222,29 @@ def test_the_average_waits_for_accumulated_gradients(hub):
     assert model.generator_ema.steps == 2
 
 
+def test_accumulation_goes_on_in_step_after_a_resume(hub):
+    """Two iterations are a turn of the generator; each accumulates two turns."""
+
+    def updates(begin, end):
+        model = build(discriminator_steps=2)
+        optim = wrappers(model, accumulative_counts=2)
+        optim.initialize_count_status(model, begin, 8)
+        found = []
+        for iteration in range(begin, end):
+            hub.update_info('iter', iteration)
+            before = [weights(getattr(model, name)) for name in NETWORKS]
+            model.train_step(batch(), optim)
+            after = [weights(getattr(model, name)) for name in NETWORKS]
+            found.append([not same(*pair) for pair in zip(before, after, strict=True)])
+        return found
+
+    whole = updates(0, 8)
+    assert [row[NETWORKS.index('discriminator')] for row in whole] == [False, True] * 4
+    assert [row[NETWORKS.index('generator')] for row in whole] == [False, False, False, True] * 2
+    for begin in (3, 4, 6):
+        assert updates(begin, 8) == whole[begin:]
+
+
 def test_a_bank_gives_images_of_the_class():
     model = build(ctf=dict(ctf_source='bank', bank_size=2))
     assert model.generator.to_lq is None
@@ -318,8 +341,14 @@ def test_batches_that_do_not_fit():
         model.train_step(batch(hq=0), optim)
     with pytest.raises(ValueError, match=r'labels 0..3 do not fit num_classes=3'):
         model.train_step(batch(classes=4), optim)
-    with pytest.raises(ValueError, match=r'takes \(1, 16, 16\)'):
-        model.train_step(batch(size=12), optim)
+    plain = build(transfer=None, ctf=dict(adv_weight=0))
+    for network, wrapper in ((model, optim), (plain, wrappers(plain))):
+        with pytest.raises(
+            ValueError, match='are 1 x 12 x 12, but the generator makes 1 x 16 x 16'
+        ):
+            network.train_step(batch(size=12), wrapper)
+        with pytest.raises(ValueError, match='are 3 x 16 x 16'):
+            network.train_step(batch(channels=3), wrapper)
     data = batch()
     del data['inputs']['lq']
     with pytest.raises(ValueError, match='mmext.Degrade'):

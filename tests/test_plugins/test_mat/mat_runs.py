@@ -25,6 +25,6 @@ def config(work_dir: Path, name: str = 'mat-mixed_lenet_digits.py', epochs: int 
     cfg.train_cfg.update(max_epochs=epochs, val_interval=9)
     cfg.default_hooks.checkpoint.update(interval=1, max_keep_ckpts=-1)
     cfg.default_hooks.logger.interval = 1
-    cfg.custom_hooks = [dict(type='mmext.IterSeedHook')]
+    cfg.custom_hooks = []
     cfg.val_cfg = cfg.val_dataloader = cfg.val_evaluator = None
     return cfg

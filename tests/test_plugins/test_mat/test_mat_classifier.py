@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from mmengine.optim import build_optim_wrapper
 from mmpretrain.registry import MODELS
 from mmpretrain.structures import DataSample
 
@@ -155,6 +156,49 @@ def test_parallel_networks_are_combined(combine):
         for row, score in enumerate(predicted):
             counts = votes[row].bincount(minlength=4)
             assert counts[score.argmax()] == counts.max()
+
+
+def test_losses_of_one_iteration_draw_apart(seen):
+    model = build(mix='sample').eval()
+    inputs, samples = batch(model, ((16, 16),) * 24)
+    for _ in range(2):
+        model.loss(inputs, samples)
+    moves = [(images - inputs).flatten(1).abs().amax(1) for _, images in seen]
+    assert not torch.equal(*moves)
+
+
+def beit():
+    return dict(
+        type='mmpretrain.ImageClassifier',
+        data_preprocessor=dict(type='mmpretrain.ClsDataPreprocessor', num_classes=3),
+        backbone=dict(
+            type='mmpretrain.BEiTViT', img_size=16, patch_size=8,
+            arch=dict(embed_dims=8, num_layers=2, num_heads=2, feedforward_channels=16),
+        ),
+        head=dict(type='mmpretrain.LinearClsHead', num_classes=3, in_channels=8),
+    )  # fmt: skip
+
+
+def test_layer_decay_sees_the_layers_of_every_network():
+    settings = dict(
+        constructor='mmpretrain.LearningRateDecayOptimWrapperConstructor',
+        optimizer=dict(type='AdamW', lr=1.0, weight_decay=0.05),
+        paramwise_cfg=dict(layer_decay_rate=0.5),
+    )
+    bare, model = (
+        {group['param_name']: group['lr'] for group in wrapper.optimizer.param_groups}
+        for wrapper in (
+            build_optim_wrapper(MODELS.build(beit()), dict(settings)),
+            build_optim_wrapper(
+                build(classifier=beit(), structure='parallel', combine='fusion'), dict(settings)
+            ),
+        )
+    )
+    assert len(set(bare.values())) == 4
+    assert model.pop('fusion.weight') == model.pop('fusion.bias') == bare['head.fc.weight']
+    assert model == {
+        f'networks.{index}.{name}': rate for index in (0, 1) for name, rate in bare.items()
+    }
 
 
 def test_weights_of_a_bare_classifier_load_into_every_network():

@@ -24,6 +24,6 @@ def config(work_dir: Path, name: str = 'adre-adv_lenet_digits.py') -> Config:
     cfg.param_scheduler[0].total_steps = 2
     cfg.default_hooks.checkpoint.interval = 1
     cfg.default_hooks.logger.interval = 1
-    cfg.custom_hooks = [dict(type='mmext.IterSeedHook')]
+    cfg.custom_hooks = []
     cfg.val_cfg = cfg.val_dataloader = cfg.val_evaluator = None
     return cfg

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from mmengine.optim import build_optim_wrapper
 from mmengine.registry import MODELS, init_default_scope
 from mmpretrain.models.classifiers import BaseClassifier
 from mmpretrain.structures import DataSample
@@ -69,6 +70,22 @@ def test_training_noise_lives_in_pixels_and_is_not_clipped():
     # Per channel, whatever its std in the data preprocessor.
     np.testing.assert_allclose(noise.std((0, 1, 3, 4)), 0.5, rtol=0.02)
     np.testing.assert_allclose(noise.mean((0, 1, 3, 4)), 0.0, atol=0.02)
+
+
+def test_training_noise_is_none_of_the_global_generator():
+    """Nor do two losses of one iteration share it."""
+
+    def noisy(model):
+        state = torch.get_rng_state()
+        model.loss(normalised(torch.full((2, 3, 4, 4), 0.5)), samples([0, 1]))
+        assert torch.equal(torch.get_rng_state(), state)
+        return model.classifier.seen[-1]
+
+    first, again = ADREClassifier(Linear(), sigma=0.5), ADREClassifier(Linear(seed=1), sigma=0.5)
+    expected = [noisy(first), noisy(first)]
+    torch.rand(5)
+    assert torch.equal(noisy(again), expected[0]) and torch.equal(noisy(again), expected[1])
+    assert not torch.equal(*expected)
 
 
 def test_the_loss_is_the_risk_of_the_noisy_logits():
@@ -169,6 +186,31 @@ def test_prediction_is_the_mean_probability_under_repeatable_noise():
         torch.testing.assert_close(first[index].pred_score, expected[index].detach())
         assert torch.equal(first[index].pred_score, second[index].pred_score)
         assert first[index].pred_label.item() == expected[index].argmax()
+
+
+def vit():
+    return dict(
+        type='ImageClassifier',
+        backbone=dict(
+            type='VisionTransformer', img_size=16, patch_size=8,
+            arch=dict(embed_dims=8, num_layers=2, num_heads=2, feedforward_channels=16),
+        ),
+        head=dict(type='VisionTransformerClsHead', num_classes=3, in_channels=8),
+    )  # fmt: skip
+
+
+def test_layer_decay_sees_the_layers_of_the_classifier():
+    settings = dict(
+        constructor='mmpretrain.LearningRateDecayOptimWrapperConstructor',
+        optimizer=dict(type='AdamW', lr=1.0, weight_decay=0.05),
+        paramwise_cfg=dict(layer_decay_rate=0.5),
+    )
+    rates = []
+    for model in (vit(), dict(type='mmext.ADREClassifier', classifier=vit(), sigma=0.5)):
+        wrapper = build_optim_wrapper(MODELS.build(model), dict(settings))
+        rates.append({g['param_name']: g['lr'] for g in wrapper.optimizer.param_groups})
+    assert rates[1] == {f'classifier.{name}': rate for name, rate in rates[0].items()}
+    assert len(set(rates[0].values())) == 4
 
 
 def true_radius(model, pixels):
