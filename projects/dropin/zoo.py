@@ -30,14 +30,16 @@ SEED = 0
 #: Larger variants of a family repeat its classes at a cost that says nothing about the plugins.
 LARGE = re.compile(
     r'large|huge|giant|base|htc|[-_](l|xl|x|xxl|h|g|m|b)[-_]|101|152|200|269|264|201|161|x4d|32x8d|'
-    r'[-_]b[3-9]|swin-b|hourglass|w(40|44|48|64)|21k|(384|448|512)px|3200|4000|6400|8\.0gf|12gf'
+    r'[-_]b[3-9]|swin-b|hourglass|w(40|44|48|64)|21k|(384|448|512)px|3200|4000|6400|8\.0gf|12gf',
+    re.IGNORECASE,
 )
 #: Sizes of the images that are tried, as parts of the config's: first what is cheapest.
 FACTORS = {'mmpretrain': (0.43, 1.0), 'mmdet': (0.15, 0.4, 1.0)}
 #: Families in the sample.
 COUNT = 64
 SMALL = re.compile(
-    r'tiny|nano|small|pico|r18|resnet18|cifar|mnist|400mf|x0\.5|0\.5x|[-_](xs|xxs|s|s0|b0|p0|ti|n)[-_]'
+    r'tiny|nano|small|pico|r18|resnet18|cifar|mnist|400mf|x0\.5|0\.5x|[-_](xs|xxs|s|s0|b0|p0|ti|n)[-_]',
+    re.IGNORECASE,
 )
 QUICK = ('mmpretrain/lenet', 'mmpretrain/mobilenet_v3', 'mmdet/fcos')
 #: What the record of a config says, in the order of the report.
@@ -257,24 +259,29 @@ def main(argv: list[str] | None = None) -> None:
         path.unlink()
         records = Records(path, settings)
         records.append(kept)
-    done = {f'{row["host"]}/{row["family"]}' for row in records.rows}
+    done = {(f'{row["host"]}/{row["family"]}', row['config']): row for row in records.rows}
+    sample: list[dict] = []
     for name, (host, family, configs) in pools.items():
-        if not wanted and sum(row['config'] is not None for row in records.rows) >= args.count:
+        if not wanted and sum(row['config'] is not None for row in sample) >= args.count:
             break
-        if name in done or (wanted and name not in wanted):
+        if wanted and name not in wanted:
+            continue
+        config = draw(host, family, configs, SEED)
+        if (name, config) in done:
+            sample.append(done[name, config])
             continue
         if args.minutes and time.monotonic() - began > 60 * args.minutes:
             sys.exit(f'zoo: {args.minutes:g} minutes are over; run again to go on')
-        config = draw(host, family, configs, SEED)
         if config is None:
             row = {'host': host, 'family': family, 'config': None}
         else:
             row = judge(host, family, config, args.work / 'logs' / f'{host}-{family}.log')
         records.append([row])
+        sample.append(row)
         print(name, row['config'], row.get('outcome', 'no trainable config'),
               row.get('reason', ''), f'{row.get("cpu_s", 0):.0f} s', flush=True)  # fmt: skip
-    rows = [row for row in records.rows if row['config'] is not None]
-    skipped = [f'{r["host"]}/{r["family"]}' for r in records.rows if r['config'] is None]
+    rows = [row for row in sample if row['config'] is not None]
+    skipped = [f'{r["host"]}/{r["family"]}' for r in sample if r['config'] is None]
     own = args.quick or args.only
     out = args.work / 'results' if own else HERE / 'results'
     print(json.dumps(report(rows, skipped, out, 'python projects/dropin/zoo.py')))
