@@ -8,8 +8,8 @@ classes have a high IS-C even where all of a class are one picture). A GAN with 
 is measured with its gates shut, too: what the features do at the end of the training.
 
 Runs are kept in the work folder, so a killed study goes on, and the same command started twice
-shares the work. ``--eta`` says what is left; ``--lr-scale`` is another learning rate, measured on
-validation images, to see whether a method is at its best.
+shares the work. ``--eta`` says what is left; ``--lr-scale`` with ``--split val`` shows whether a
+method is at its best learning rate.
 """
 
 import argparse
@@ -173,12 +173,11 @@ def train_and_measure(name: str, cfg, folder: Path, args) -> None:
     cfg.work_dir = str(folder)
     cfg.experiment_name = f'{name}-{folder.name}'
     cfg.model.test_cfg = dict(num_fakes=SETS[name]['fakes'])
-    if args.lr_scale != 1:
-        # What is chosen must not be chosen by test images.
+    if args.split == 'val':
         cfg.test_dataloader = load(SETS[name]['gan'], args.quick).val_dataloader
     cfg.test_evaluator = dict(
         type='mmext.GenerativeMetrics',
-        split=split_of(args),
+        split=args.split,
         extractor=train_extractor(name, args),
         measures=('FID', 'IS', 'PRC', 'accuracy'),
     )
@@ -201,22 +200,22 @@ def train_and_measure(name: str, cfg, folder: Path, args) -> None:
         for gate in gates:
             torch.nn.init.zeros_(gate)
         record['shut'] = runner.test()
-    (folder / 'record.json').write_text(json.dumps(record, indent=1) + '\n')
+    record_of(folder, args).write_text(json.dumps(record, indent=1) + '\n')
 
 
-def split_of(args: argparse.Namespace) -> str:
-    """Which images measure."""
-    return 'test' if args.lr_scale == 1 else 'val'
+def record_of(folder: Path, args: argparse.Namespace) -> Path:
+    """File of a measurement."""
+    return folder / ('record.json' if args.split == 'test' else f'record_{args.split}.json')
 
 
 def measuring(name: str, args: argparse.Namespace) -> dict:
     """What a measurement depends on besides the training."""
-    return {'fakes': SETS[name]['fakes'], 'split': split_of(args), 'measures': list(MEASURES)}
+    return {'fakes': SETS[name]['fakes'], 'split': args.split, 'measures': list(MEASURES)}
 
 
 def measured(folder: Path, name: str, args: argparse.Namespace) -> dict | None:
     """Record of a run; None: it is not finished, or was measured in another way."""
-    path = folder / 'record.json'
+    path = record_of(folder, args)
     record = json.loads(path.read_text()) if path.exists() else {}
     return record if record.get('settings') == measuring(name, args) else None
 
@@ -255,7 +254,7 @@ def study(name: str, args: argparse.Namespace, began: float) -> None:
                 f'{name}, {method}, seed {seed}: {ema}; {row["minutes"]:.1f} CPU min\n'
             )
             sys.stdout.flush()
-    if args.lr_scale != 1 or set(args.methods) != set(METHODS):
+    if args.split != 'test' or set(args.methods) != set(METHODS):
         return
     if len(rows) < len(wanted):
         sys.exit(f'{name}: another process has the rest; when it is done, start again to report')
@@ -366,11 +365,15 @@ def main() -> None:
     parser.add_argument('--seeds', type=int, nargs='+', help='default: 0 1 2')
     parser.add_argument('--methods', nargs='+', choices=METHODS, default=list(METHODS),
                         help='no report unless all')  # fmt: skip
-    parser.add_argument('--lr-scale', type=float, default=1, help='no report, validation images')
+    parser.add_argument('--split', choices=('test', 'val'), default='test',
+                        help='images that measure; no report with val')  # fmt: skip
+    parser.add_argument('--lr-scale', type=float, default=1, help='factor of the learning rates')
     parser.add_argument('--iters', type=int, help='another length; the result stays in --work')
     parser.add_argument('--stop-after', type=float, help='minutes, after which to leave off')
     parser.add_argument('--eta', action='store_true', help='only say what is left')
     args = parser.parse_args()
+    if args.lr_scale != 1 and args.split == 'test':
+        parser.error('a learning rate must not be chosen by test images: --split val')
 
     import mmext  # noqa: F401
 
