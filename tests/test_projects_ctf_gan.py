@@ -49,26 +49,34 @@ def test_the_study_runs_and_goes_on(root, tmp_path):
 
 
 @pytest.mark.parametrize(
-    'ours, baseline, verdict',
+    'ours, baseline, without, verdict',
     [
-        ([1.0, 1.1, 0.9], [2.0, 2.1, 1.9], 'met'),
-        ([1.0, 1.1], [2.0, 2.1], 'partly'),
+        ([1.0, 1.1, 0.9], [2.0, 2.1, 1.9], 1.5, 'met'),
+        ([1.0, 1.1, 0.9], [2.0, 2.1, 1.9], 0.5, 'partly'),
+        ([1.0, 1.1], [2.0, 2.1], 1.5, 'partly'),
         # Ahead by less than two standard errors, by less than one, and behind.
-        ([1.0, 2.0, 0.6], [2.0, 2.9, 1.4], 'partly'),
-        ([1.0, 4.0, 0.5], [2.0, 3.1, 0.9], 'not met'),
-        ([3.0, 3.1, 2.9], [2.0, 2.1, 1.9], 'not met'),
+        ([1.0, 2.0, 0.6], [2.0, 2.9, 1.4], 9.0, 'partly'),
+        ([1.0, 4.0, 0.5], [2.0, 3.1, 0.9], 9.0, 'not met'),
+        ([3.0, 3.1, 2.9], [2.0, 2.1, 1.9], 9.0, 'not met'),
     ],
 )
-def test_the_verdict_follows_from_the_rows(study, ours, baseline, verdict):
+def test_the_verdict_follows_from_the_rows(study, ours, baseline, without, verdict):
     from evidence import summary
 
     rows = []
     for method in study.METHODS:
         metrics = dict.fromkeys(study.MEASURES, summary([50.0]))
-        metrics['FID-C'] = summary(ours if method == study.OURS else baseline)
+        values = {study.OURS: ours, study.WITHOUT: [without]}
+        metrics['FID-C'] = summary(values.get(method, baseline))
         rows.append({'method': method, 'metrics': metrics})
-    found, why = study.judge(rows)
+    best = {study.BASELINE: {'1': 5.0, '2': 6.0}}
+    found, why = study.judge(rows, best)
     assert found == verdict and f'{len(ours)} seeds' in why and 'standard error' in why
+    assert ('self-supervision' in why) == (without < min(ours))
+    for tuned in ({}, {study.BASELINE: {'1': 5.0, '2': 4.0}}):
+        found, why = study.judge(rows, tuned)
+        assert found == ('partly' if verdict == 'met' else verdict)
+        assert ('4 (x 2)' in why) == bool(tuned)
 
 
 def test_the_six_methods_differ_as_the_table_says(study):
