@@ -46,3 +46,20 @@ def scenes(tmp_path_factory) -> Path:
     out = tmp_path_factory.mktemp('data') / 'digit_scenes'
     generate(out, SceneSettings(train=24, val=6, test=6, percent=(25,), folds=1))
     return out
+
+
+@pytest.fixture
+def layer_rates():
+    """Function of a model: learning rate of each parameter under MMPretrain's layer decay."""
+    from mmengine.optim import build_optim_wrapper
+
+    def rates(model):
+        settings = dict(
+            constructor='mmpretrain.LearningRateDecayOptimWrapperConstructor',
+            optimizer=dict(type='AdamW', lr=1.0, weight_decay=0.05),
+            paramwise_cfg=dict(layer_decay_rate=0.5),
+        )
+        groups = build_optim_wrapper(model, settings).optimizer.param_groups
+        return {group['param_name']: group['lr'] for group in groups}
+
+    return rates

@@ -215,6 +215,14 @@ def test_a_run_that_takes_too_much_is_ended(zoo, monkeypatch, tmp_path):
     assert not zoo_run.attempt(_online, path, (), 1.0, tmp_path / 'log')['ok']
 
 
+def test_errors_name_no_folder_of_this_machine(zoo):
+    import zoo_run
+
+    lenet = zoo.zoo('mmpretrain') / 'lenet/lenet5_mnist.py'
+    text = zoo_run.error_text(ValueError(f'cannot read\n  {lenet}'))
+    assert text == 'ValueError: cannot read mmpretrain/.mim/configs/lenet/lenet5_mnist.py'
+
+
 def _greedy(path, overlays, factor, folder):
     return {'size': torch.ones(2**30).numel()}
 

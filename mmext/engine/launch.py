@@ -8,7 +8,6 @@ FileNotFoundError, raised before anything is built.
 
 import argparse
 import contextlib
-import copy
 import difflib
 import inspect
 import os
@@ -189,10 +188,12 @@ def load_config(
             option replaces the model or the optimizer wrapper of an overlay.
     """
     path = resolve_config(config)
-    merged = overlay.apply(overlay.read(path), overlays)
-    cfg = copy.deepcopy(merged)
+    cfg = overlay.read(path)
+    if overlays:
+        cfg = overlay.apply(cfg, overlays)
+    kept = overlay.types_of(cfg, overlays)
     merge_options(cfg, cfg_options or {})
-    overlay.refuse_replaced(merged, cfg, overlays)
+    overlay.refuse_replaced(kept, cfg)
     return cfg
 
 

@@ -116,35 +116,45 @@ def apply(cfg: Config, names: Sequence[str]) -> Config:
     return result
 
 
-def refuse_replaced(before: Config, after: Config, names: Sequence[str]) -> None:
+def types_of(cfg: Config, names: Sequence[str]) -> dict[str, tuple[str, Any]]:
+    """What the overlays of a config are: dotted key of a type -> overlay, and the type.
+
+    Args:
+        cfg: As :func:`apply` returned it.
+        names: Its overlays.
+    """
+    return {
+        key: (name, kind)
+        for name in names
+        for section, part in load(name).items()
+        if section in ('model', 'optim_wrapper') and 'type' in (part or {})
+        for key, kind in _types(cfg, section).items()
+    }
+
+
+def refuse_replaced(kept: dict[str, tuple[str, Any]], cfg: Config) -> None:
     """Refuse options that replace what an overlay is: its model or its optimizer wrapper.
 
     Args:
-        before: As :func:`apply` returned it.
-        after: With the options. Other keys may differ, and one wrapper may stand for its
-            counterpart in or out of mixed precision.
-        names: The overlays of ``before``.
+        kept: Of :func:`types_of`, before the options.
+        cfg: With the options. Other keys may differ, and one wrapper may stand for its counterpart
+            in or out of mixed precision.
 
     Raises:
         ValueError: The message names the overlay, the key and the mend.
     """
-    for name in names:
-        fragment = load(name)
-        for section in ('model', 'optim_wrapper'):
-            if 'type' not in (fragment.get(section) or {}):
-                continue
-            left = _types(after, section)
-            for key, kind in _types(before, section).items():
-                found = left.get(key)
-                if found is not None and _stem(_short(found)) == _stem(_short(kind)):
-                    continue
-                mend = 'leave out one of them'
-                if section == 'optim_wrapper':
-                    mend += f'; for mixed precision write {key}={_stem(kind)}AmpOptimWrapper'
-                raise ValueError(
-                    f'--cfg-options: {key}={found!r} would replace {kind!r}, which --with {name} '
-                    f'sets: {mend}'
-                )
+    for key, (name, kind) in kept.items():
+        section = key.partition('.')[0]
+        found = _types(cfg, section).get(key)
+        if found is not None and _stem(_short(found)) == _stem(_short(kind)):
+            continue
+        mend = 'leave out one of them'
+        if section == 'optim_wrapper':
+            mend += f'; for mixed precision write {key}={_stem(kind)}AmpOptimWrapper'
+        raise ValueError(
+            f'--cfg-options: {key}={found!r} would replace {kind!r}, which --with {name} '
+            f'sets: {mend}'
+        )
 
 
 def _types(cfg: Config, section: str) -> dict[str, Any]:

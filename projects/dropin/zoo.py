@@ -122,7 +122,7 @@ def judge(host: str, family: str, config: str, log: Path) -> dict:
         model = repr(Config.fromfile(path).model)
     # A config is a program.
     except Exception as error:
-        return {**row, 'outcome': 'unavailable', 'reason': f'{type(error).__name__}: {error}'}
+        return {**row, 'outcome': 'unavailable', 'reason': zoo_run.error_text(error)}
     if host == 'mmpretrain' and 'img_size' in model:
         # Built for one size.
         factors = factors[-1:]

@@ -19,6 +19,7 @@ import traceback
 from pathlib import Path
 from typing import Any
 
+import mmengine
 import torch
 from mmengine.config import Config
 from mmengine.hooks import Hook
@@ -32,6 +33,8 @@ OVERLAYS = ('terngrad', 'smoothout', 'force_regularization')
 #: Keys of transforms and batch augments whose numbers are pixels.
 SIZES = {'scale', 'scales', 'img_scale', 'crop_size', 'size', 'second_size', 'random_size_range',
          'border'}  # fmt: skip
+#: Folder of the installed packages.
+PACKAGES = f'{Path(mmengine.__file__).parents[1]}/'
 CPU_SECONDS, WALL_SECONDS, MEMORY_GIB = 60, 1500, 6
 
 
@@ -254,6 +257,12 @@ def _refuse(*_: Any, **__: Any) -> None:
     raise OSError('no network: this study downloads nothing')
 
 
+def error_text(error: Exception) -> str:
+    """Type and message of an error in one line; files by their path below the packages."""
+    text = ' '.join(str(error).split()).replace(PACKAGES, '')
+    return f'{type(error).__name__}: {text[:300]}'
+
+
 def _limit(room: int) -> None:
     soft = int(CPU_SECONDS * room)
     resource.setrlimit(resource.RLIMIT_CPU, (soft, soft + 5))
@@ -280,10 +289,9 @@ def _child(task, arguments: tuple, room: int, home: str, log: str, pipe) -> None
         traceback.print_exc()
         frame = traceback.extract_tb(error.__traceback__)[-1]
         where = f'{Path(frame.filename).parent.name}/{Path(frame.filename).name}:{frame.lineno}'
-        text = ' '.join(str(error).split())[:300]
+        text = error_text(error)
         limit = isinstance(error, MemoryError) or 'allocate memory' in text
-        found = {'ok': False, 'error': f'{type(error).__name__}: {text}', 'where': where,
-                 'limit': limit}  # fmt: skip
+        found = {'ok': False, 'error': text, 'where': where, 'limit': limit}
     found['cpu_s'] = time.process_time() - began
     found['peak_mib'] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     pipe.send(found)
