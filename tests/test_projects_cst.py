@@ -77,6 +77,10 @@ def test_verdict_of_the_study_follows_the_rule(script, cst, twice, verdict):
     assert 'two mean teachers' not in why
     mean['two_teachers fused'] = 32.5
     assert '+0.5 from two mean teachers' in script('study_report').judge(mean, titles)[1]
+    assert script('study_report').beside(mean, 200, titles) == (
+        f' With 200 labelled it is {cst - 30:+.1f} from the best baseline of equal iterations, '
+        'mean_teacher (+3.0 with both teachers fused).'
+    )
     del mean['mean_teacher_2x']
     assert script('study_report').judge(mean, titles)[0] == 'not met'
 

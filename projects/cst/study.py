@@ -34,6 +34,8 @@ METHODS = {
 }
 TUNED = {'mean teacher': 'mean_teacher', 'CST': 'cst_none'}
 STEPS = (-0.1, 0.0, 0.1)
+#: Labelled share -> weight of the unsupervised loss, for all methods; the config's elsewhere.
+UNSUP_WEIGHT = {10: 1.0}
 
 
 def family(method: str) -> str | None:
@@ -50,6 +52,8 @@ def build(method: str, settings: argparse.Namespace, percent: float, seed: int, 
     name = 'supervised' if method == 'supervised' else 'cst'
     cfg = launch.load_config(str(ROOT / f'configs/cst/{name}_fcos_r18_digits.py'))
     cfg.randomness = dict(seed=seed)
+    if method != 'supervised' and percent in UNSUP_WEIGHT:
+        cfg.model.semi_train_cfg.unsup_weight = UNSUP_WEIGHT[percent]
     networks = ['teacher1', 'teacher2', 'ensemble']
     if method == 'two_teachers':
         import baselines  # noqa: F401

@@ -63,6 +63,8 @@ def write(
     wanted = len(settings.methods) * len(settings.percent) * len(settings.seeds)
     shares = manifest['settings']['percent']
     verdict, why = judge(means(done, settings.percent[0]), titles)
+    for percent in settings.percent[1:]:
+        why += beside(means(done, percent), labelled[percent], titles)
     why += f' Means over {len(settings.seeds)} seeds.'
     if sum(map(len, done.values())) < wanted:
         why += ' Stopped early.'
@@ -137,6 +139,19 @@ def judge(mean: dict[str, float], titles: dict[str, str]) -> tuple[str, str]:
         f'with the fewest labels CST with reweighting is {margin:+.1f} AP from the best baseline '
         f'of equal iterations, {titles[best]}{both}, {twice:+.1f} from a mean teacher of equal '
         f'compute and {plain:+.1f} from CST without reweighting.{cycle}'
+    )
+
+
+def beside(mean: dict[str, float], count: int, titles: dict[str, str]) -> str:
+    """What the judged method does at a larger fraction: told, not judged."""
+    baselines = [name for name in EQUAL_ITERATIONS if name in mean]
+    if 'cst_js' not in mean or not baselines:
+        return ''
+    best = max(baselines, key=mean.__getitem__)
+    fused = mean['cst_js fused'] - mean[best]
+    return (
+        f' With {count} labelled it is {mean["cst_js"] - mean[best]:+.1f} from the best baseline '
+        f'of equal iterations, {titles[best]} ({fused:+.1f} with both teachers fused).'
     )
 
 
