@@ -33,7 +33,8 @@ def script(import_script, monkeypatch):
 def test_study_trains_compares_and_skips_what_is_done(script, tmp_path, capsys):
     from mmext.engine.curves import read_scalars
 
-    methods = ['supervised', 'mean_teacher', 'soft_teacher', 'two_teachers', 'cst_js']
+    plain = ['supervised', 'supervised_2x']
+    methods = [*plain, 'mean_teacher', 'soft_teacher', 'two_teachers', 'cst_js']
     command = ['--quick', '--out', str(tmp_path), '--methods', *methods]
     script('study').main(command)
     out = tmp_path / 'quick'
@@ -43,7 +44,9 @@ def test_study_trains_compares_and_skips_what_is_done(script, tmp_path, capsys):
     assert (out / 'study.png').stat().st_size > 5_000
     records = {path.parent.name.partition('-')[0]: path for path in out.glob('*/record.json')}
     assert set(records) == set(methods)
-    for method in methods[1:]:
+    once, twice = (json.loads(records[method].read_text())['iterations'] for method in plain)
+    assert twice >= 2 * once
+    for method in methods[2:]:
         scalars = read_scalars(records[method].parent)
         losses = [key for key in scalars if 'unsup_loss_bbox' in key]
         # No unsupervised loss in the burn-in of one iteration; then there is one, for one student

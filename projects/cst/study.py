@@ -23,6 +23,7 @@ sys.path[:0] = [str(ROOT), str(ROOT / 'projects'), str(HERE)]
 
 METHODS = {
     'supervised': 'supervised',
+    'supervised_2x': 'supervised, 2x iterations',
     'mean_teacher': 'mean teacher',
     'soft_teacher': 'Soft Teacher (its background weighting)',
     'mean_teacher_2x': 'mean teacher, 2x iterations',
@@ -40,7 +41,7 @@ UNSUP_WEIGHT = {10: 1.0}
 
 def family(method: str) -> str | None:
     """Whose threshold a method takes."""
-    if method == 'supervised':
+    if method.startswith('supervised'):
         return None
     return 'CST' if method.startswith('cst') else 'mean teacher'
 
@@ -49,10 +50,11 @@ def build(method: str, settings: argparse.Namespace, percent: float, seed: int, 
     """Config of one run."""
     from mmext.engine import launch
 
-    name = 'supervised' if method == 'supervised' else 'cst'
+    semi = not method.startswith('supervised')
+    name = 'cst' if semi else 'supervised'
     cfg = launch.load_config(str(ROOT / f'configs/cst/{name}_fcos_r18_digits.py'))
     cfg.randomness = dict(seed=seed)
-    if method != 'supervised' and percent in UNSUP_WEIGHT:
+    if semi and percent in UNSUP_WEIGHT:
         cfg.model.semi_train_cfg.unsup_weight = UNSUP_WEIGHT[percent]
     networks = ['teacher1', 'teacher2', 'ensemble']
     if method == 'two_teachers':
@@ -64,7 +66,7 @@ def build(method: str, settings: argparse.Namespace, percent: float, seed: int, 
         cfg.model.consistency.kind = kind
         cfg.model.semi_train_cfg.score_thr = score_thr
         cfg.val_cfg.networks = [cfg.model.semi_test_cfg.predict_on]
-    elif method != 'supervised':
+    elif semi:
         to_mean_teacher(cfg, method, score_thr)
         networks = ['teacher', 'student']
     if method.endswith('_2x'):
@@ -87,7 +89,7 @@ def build(method: str, settings: argparse.Namespace, percent: float, seed: int, 
     cfg.log_level = 'WARNING'
     # Runs of one process must not share a log.
     cfg.experiment_name = cfg.visualizer.name = key(method, percent, seed, score_thr)
-    return cfg, networks if method != 'supervised' else [None]
+    return cfg, networks if semi else [None]
 
 
 def to_mean_teacher(cfg, method: str, score_thr: float) -> None:
@@ -151,7 +153,8 @@ def double(cfg) -> None:
     it is better on the validation split.
     """
     cfg.train_cfg.max_iters *= 2
-    cfg.model.semi_train_cfg.unsup_weight = 1.0
+    if 'semi_train_cfg' in cfg.model:
+        cfg.model.semi_train_cfg.unsup_weight = 1.0
     for schedule in cfg.param_scheduler:
         if schedule.type != 'LinearLR':
             schedule.update(begin=2 * schedule.begin, end=2 * schedule.end)
@@ -231,7 +234,7 @@ def run(
 def key(method: str, percent: float, seed: int, thr: float) -> str:
     """Name of a run."""
     name = f'{method}-{percent:g}-{seed}'
-    return name if method == 'supervised' else f'{name}-thr{thr:.2f}'
+    return name if family(method) is None else f'{name}-thr{thr:.2f}'
 
 
 def shipped_threshold() -> float:
