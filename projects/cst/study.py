@@ -50,7 +50,7 @@ def build(method: str, settings: argparse.Namespace, percent: float, seed: int, 
     """Config of one run."""
     from mmext.engine import launch
 
-    semi = not method.startswith('supervised')
+    semi = family(method) is not None
     name = 'cst' if semi else 'supervised'
     cfg = launch.load_config(str(ROOT / f'configs/cst/{name}_fcos_r18_digits.py'))
     cfg.randomness = dict(seed=seed)

@@ -109,6 +109,12 @@ def means(done: Done, percent: float) -> dict[str, float]:
     return found
 
 
+def best_baseline(mean: dict[str, float]) -> str | None:
+    """Best of the baselines of equal iterations that have run, None where none has."""
+    ran = [name for name in EQUAL_ITERATIONS if name in mean]
+    return max(ran, key=mean.__getitem__, default=None)
+
+
 def judge(mean: dict[str, float], titles: dict[str, str]) -> tuple[str, str]:
     """Verdict by rule: CST with js reweighting, the shipped kind, against the best baseline.
 
@@ -119,7 +125,7 @@ def judge(mean: dict[str, float], titles: dict[str, str]) -> tuple[str, str]:
     missing = {'cst_js', 'cst_none', *EQUAL_ITERATIONS, 'mean_teacher_2x'} - mean.keys()
     if missing:
         return 'not met', f'stopped early: {", ".join(sorted(missing))} have not run.'
-    best = max(EQUAL_ITERATIONS, key=mean.__getitem__)
+    best = best_baseline(mean)
     margin, twice, plain = (
         mean['cst_js'] - mean[other] for other in (best, 'mean_teacher_2x', 'cst_none')
     )
@@ -144,10 +150,9 @@ def judge(mean: dict[str, float], titles: dict[str, str]) -> tuple[str, str]:
 
 def beside(mean: dict[str, float], count: int, titles: dict[str, str]) -> str:
     """What the judged method does at a larger fraction: told, not judged."""
-    baselines = [name for name in EQUAL_ITERATIONS if name in mean]
-    if 'cst_js' not in mean or not baselines:
+    best = best_baseline(mean)
+    if 'cst_js' not in mean or best is None:
         return ''
-    best = max(baselines, key=mean.__getitem__)
     fused = mean['cst_js fused'] - mean[best]
     return (
         f' With {count} labelled it is {mean["cst_js"] - mean[best]:+.1f} from the best baseline '
