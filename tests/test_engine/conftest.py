@@ -1,4 +1,4 @@
-"""A Runner small enough to train in a fraction of a second."""
+"""A Runner small enough to train in a fraction of a second, and a folder for overlays."""
 
 import itertools
 import random
@@ -13,6 +13,7 @@ from mmengine.runner import Runner
 from torch import nn
 
 from mmext.datasets.streams import SeededConcatDataset
+from mmext.engine import overlay
 
 _NAMES = itertools.count()
 
@@ -112,3 +113,17 @@ def toy_runner(tmp_path, monkeypatch):
         return Runner(**{**arguments, **kwargs})
 
     return build
+
+
+@pytest.fixture
+def fragments(tmp_path, monkeypatch):
+    """A folder of overlays in place of the shipped ones; returns a function that adds one."""
+    monkeypatch.setattr(overlay, '_folder', lambda: tmp_path)
+
+    def add(name, text):
+        (tmp_path / f'{name}.py').write_text(text)
+
+    add('noise', "custom_hooks = [dict(type='mmext.IterSeedHook')]")
+    add('ternary', "optim_wrapper = dict(type='mmext.TernGradOptimWrapper', clip_factor=2.5)")
+    add('wrap', "model = dict(type='mmext.W', classifier=dict(_host_='classifier'), k=[1])")
+    return add

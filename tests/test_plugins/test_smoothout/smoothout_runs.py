@@ -122,3 +122,16 @@ def equal(first, second):
 def parameters(state):
     """The part of a state that is trained."""
     return {k: v for k, v in state.items() if 'running' not in k and 'num_batches' not in k}
+
+
+def smooth(**kwargs):
+    return {'type': 'mmext.SmoothOutHook', 'strength': 0.05, **kwargs}
+
+
+class Spy:
+    """A network that notes its weights at the end of every forward."""
+
+    def __init__(self, net=None):
+        self.net = net or Net()
+        self.seen = []
+        self.net.before_loss.append(lambda model: self.seen.append(copies(model)))

@@ -7,26 +7,13 @@ import torch
 from mmengine.model import BaseModel
 from mmengine.optim import AmpOptimWrapper, OptimWrapper, OptimWrapperDict
 from mmengine.optim.optimizer import amp_optimizer_wrapper
-from smoothout_runs import Call, Net, Points, build, copies, equal, parameters
+from smoothout_runs import Call, Net, Points, Spy, build, copies, equal, parameters, smooth
 from torch import nn
 
 from mmext.engine import phases, rng
-from mmext.plugins.smoothout import SmoothOutHook, recalibrate_bn, select_parameters
+from mmext.plugins.smoothout import select_parameters
 from mmext.plugins.smoothout.functional import noise_like
 from mmext.registry import HOOKS
-
-
-def smooth(**kwargs):
-    return {'type': 'mmext.SmoothOutHook', 'strength': 0.05, **kwargs}
-
-
-class Spy:
-    """A network that notes its weights at the end of every forward."""
-
-    def __init__(self, net=None):
-        self.net = net or Net()
-        self.seen = []
-        self.net.before_loss.append(lambda model: self.seen.append(copies(model)))
 
 
 @pytest.mark.parametrize('adapt', ['none', 'weight', 'filter'])
@@ -289,43 +276,6 @@ def test_resumed_equals_uninterrupted_bit_for_bit(tmp_path):
     assert not equal(copies(whole.model), copies(other.model))
 
 
-def test_schedule_counts_optimizer_steps(tmp_path):
-    spy = Spy()
-    runner = build(
-        tmp_path, [smooth(schedule='anneal', exclude=['bias'])], 6, spy.net,
-        optim_wrapper={'optimizer': {'type': 'SGD', 'lr': 0.0}, 'accumulative_counts': 2},
-    )  # fmt: skip
-    before = spy.net.first.weight.detach().clone()
-    runner.train()
-    logged = runner.message_hub.get_scalar('train/smoothout/strength').data[0]
-    expected = [0.05 * (1 + t) ** -0.275 for t in (0, 0, 1, 1, 2, 2)]
-    assert logged == pytest.approx(expected)
-    for seen, strength in zip(spy.seen, expected, strict=True):
-        assert 0.6 * strength < (seen['first.weight'] - before).abs().max() <= strength + 1e-6
-        assert torch.equal(seen['head.bias'], spy.net.head.bias)
-
-
-def test_clean_fraction_is_the_share_of_clean_forwards(tmp_path):
-    spy = Spy()
-    before = spy.net.first.weight.detach().clone()
-    quiet = {'logger': None, 'checkpoint': None}
-    build(tmp_path, [smooth(clean_fraction=0.4)], 100, spy.net, 0.0, default_hooks=quiet).train()
-    clean = sum(torch.equal(seen['first.weight'], before) for seen in spy.seen)
-    assert len(spy.seen) == 100 and 22 <= clean <= 58  # 40 +- 3.6 standard deviations
-
-
-def test_distribution_and_norms_are_options(tmp_path):
-    spy = Spy()
-    before = copies(spy.net)
-    build(
-        tmp_path, [smooth(distribution='normal', exclude_norm=False)], 12, spy.net, lr=0.0
-    ).train()
-    moved = torch.stack([seen['norm.weight'] - before['norm.weight'] for seen in spy.seen])
-    assert 0.03 < moved.std() < 0.07
-    far = torch.stack([(s['first.weight'] - before['first.weight']).abs().max() for s in spy.seen])
-    assert far.max() > 0.1
-
-
 @pytest.fixture
 def amp_on_cpu(monkeypatch):
     """Let AmpOptimWrapper be built without CUDA, with torch's GradScaler for the CPU."""
@@ -412,88 +362,3 @@ def test_unfrozen_layers_join(tmp_path):
     build(tmp_path, [smooth(), unfreeze], 2, spy.net, lr=0.0).train()
     assert [torch.equal(seen['frozen.weight'], before) for seen in spy.seen] == [True, False]
     assert torch.equal(spy.net.frozen.weight, before)
-
-
-@pytest.mark.parametrize(
-    ('arguments', 'message'),
-    [
-        ({'strength': -0.1}, 'strength=-0.1'),
-        ({'strength': float('nan')}, 'strength=nan'),
-        ({'adapt': 'layer'}, "adapt='layer'"),
-        ({'distribution': 'cauchy'}, "distribution='cauchy'"),
-        ({'schedule': 'cosine'}, "schedule='cosine'"),
-        ({'exclude': 'head'}, r"list of expressions: \['head'\]"),
-        ({'clean_fraction': 1.0}, 'clean_fraction=1.0'),
-        ({'recalibrate_bn': -1}, 'recalibrate_bn=-1'),
-    ],
-)
-def test_wrong_arguments(arguments, message):
-    with pytest.raises(ValueError, match=message):
-        SmoothOutHook(**{'strength': 0.1, **arguments})
-
-
-@pytest.mark.parametrize(
-    ('arguments', 'message'),
-    [
-        (
-            {'exclude': ['backbone']},
-            "'backbone' matches no parameter; names look like: conv.weight",
-        ),
-        ({'exclude': ['(']}, 'no regular expression'),
-        ({'exclude': ['.*']}, 'no parameter is left'),
-    ],
-)
-def test_wrong_selection_is_an_error_before_the_first_iteration(tmp_path, arguments, message):
-    with pytest.raises(ValueError, match=message):
-        build(tmp_path, [smooth(**arguments)]).train()
-
-
-def test_complex_parameters_are_refused():
-    net = nn.Linear(2, 2, dtype=torch.complex64)
-    with pytest.raises(TypeError, match="'weight' is complex"):
-        select_parameters(net)
-
-
-def test_two_hooks_are_refused(tmp_path):
-    with pytest.raises(ValueError, match='"smoothout" has already'):
-        build(tmp_path, [smooth(), smooth()]).train()
-
-
-def test_fsdp_is_refused(tmp_path, monkeypatch):
-    monkeypatch.setattr(torch.distributed.fsdp, 'FullyShardedDataParallel', nn.Conv2d)
-    net = Net()
-    before = copies(net)
-    with pytest.raises(TypeError, match='FSDP.*shards'):
-        build(tmp_path, [smooth()], model=net).train()
-    assert equal(copies(net), before)
-
-
-def test_statistics_are_those_of_the_clean_weights(tmp_path):
-    runner = build(tmp_path, [smooth(strength=1.0, recalibrate_bn=8)], 8)
-    runner.train()
-    net = runner.model
-    saved = torch.load(tmp_path / 'iter_8.pth', weights_only=False)['state_dict']
-    assert equal(saved, copies(net))
-    # Eight batches of eight were the training; the next eight are all 64 points again.
-    features = net.conv(Points().images).double()
-    mean = features.mean((0, 2, 3))
-    torch.testing.assert_close(net.norm.running_mean.double(), mean, rtol=1e-4, atol=1e-5)
-    earlier = torch.load(tmp_path / 'iter_7.pth', weights_only=False)['state_dict']
-    assert not torch.allclose(earlier['norm.running_mean'].double(), mean, rtol=0.05, atol=0.01)
-    assert net.norm.momentum == 0.1 and net.training
-
-
-def test_frozen_statistics_stay(tmp_path):
-    class NormEval(Net):
-        def train(self, mode=True):
-            super().train(mode)
-            self.norm.eval()
-            return self
-
-    runner = build(tmp_path, model=NormEval())
-    runner.model.norm.running_mean.fill_(0.3)
-    before = copies(runner.model)
-    recalibrate_bn(runner.model, runner.build_dataloader(runner._train_dataloader), 3)
-    assert equal(copies(runner.model), before)
-    with pytest.raises(ValueError, match='batches=0'):
-        recalibrate_bn(runner.model, None, 0)
