@@ -44,8 +44,26 @@ def test_the_study_runs_and_goes_on(root, tmp_path):
             expected = value if isinstance(value, str) else pytest.approx(value, rel=1e-4)
             assert found[part][key] == expected
     assert whole['found'] != whole['shut'] and whole['gates'] > 0
-    assert found['minutes'] > whole['minutes']
+    assert found['minutes'] == whole['minutes']  # no iteration was left
     assert {p: p.read_bytes() for p in (root / 'projects/ctf_gan/results').glob('*')} == kept
+
+
+def test_the_minutes_of_a_killed_training_count(study, tmp_path, monkeypatch):
+    from types import SimpleNamespace
+
+    clock = iter([600.0, 720.0, 780.0, 0.0, 60.0, 90.0])
+    monkeypatch.setattr(study.time, 'process_time', lambda: next(clock))
+    path, runner = tmp_path / 'trained.json', SimpleNamespace(iter=0, max_iters=6)
+    killed = study.stopwatch(path, 2)
+    killed.before_train(runner)
+    for runner.iter in range(4):
+        killed.after_train_iter(runner, runner.iter)
+    assert json.loads(path.read_text()) == {'minutes': 3}
+    again = study.stopwatch(path, 2)
+    again.before_train(runner)
+    for runner.iter in range(2, 6):
+        again.after_train_iter(runner, runner.iter)
+    assert again.minutes == 4.5 == json.loads(path.read_text())['minutes']
 
 
 @pytest.mark.parametrize(

@@ -14,6 +14,7 @@ method is at its best learning rate.
 
 import argparse
 import json
+import statistics
 import sys
 import time
 from pathlib import Path
@@ -184,16 +185,11 @@ def train_and_measure(name: str, cfg, folder: Path, args) -> None:
         measures=('FID', 'IS', 'PRC', 'accuracy'),
     )
     torch.set_num_threads(1)
-    trained = folder / 'trained.json'
-    before = json.loads(trained.read_text())['minutes'] if trained.exists() else 0
-    began = time.process_time()
     runner = Runner.from_cfg(cfg)
-    try:
-        runner.train()
-    finally:
-        minutes = before + (time.process_time() - began) / 60
-        trained.write_text(json.dumps({'minutes': minutes}))
-    record = {'settings': measuring(name, args), 'minutes': minutes, 'found': runner.test()}
+    watch = stopwatch(folder / 'trained.json', cfg.default_hooks.checkpoint.interval)
+    runner.register_hook(watch, 'LOWEST')
+    runner.train()
+    record = {'settings': measuring(name, args), 'minutes': watch.minutes, 'found': runner.test()}
     rows = chosen_rows(runner.model.num_classes, None, 10)
     write_png(folder / 'samples.png', class_grid(runner.model, rows, 10, 0, 'ema'))
     gates = [part.gate for part in runner.model.modules() if hasattr(part, 'gate')]
@@ -203,6 +199,27 @@ def train_and_measure(name: str, cfg, folder: Path, args) -> None:
             torch.nn.init.zeros_(gate)
         record['shut'] = runner.test()
     record_of(folder, args).write_text(json.dumps(record, indent=1) + '\n')
+
+
+def stopwatch(path: Path, interval: int):
+    """A hook that keeps the CPU minutes of a training in ``path`` with every checkpoint.
+
+    A killed training begins again at its last checkpoint, with the minutes it had there.
+    """
+    from mmengine.hooks import Hook
+
+    class Stopwatch(Hook):
+        minutes = json.loads(path.read_text())['minutes'] if path.exists() else 0.0
+
+        def before_train(self, runner):
+            self.began = time.process_time() - 60 * self.minutes
+
+        def after_train_iter(self, runner, batch_idx, data_batch=None, outputs=None):
+            if self.every_n_train_iters(runner, interval) or self.is_last_train_iter(runner):
+                self.minutes = (time.process_time() - self.began) / 60
+                path.write_text(json.dumps({'minutes': self.minutes}))
+
+    return Stopwatch()
 
 
 def record_of(folder: Path, args: argparse.Namespace) -> Path:
@@ -278,7 +295,7 @@ def table(rows: list[dict]) -> list[dict]:
         if 'shut' in runs[0]:
             metrics['FID-C, gates shut'] = summary([run['shut']['gan/ema/FID-C'] for run in runs])
             metrics['mean gate'] = summary([run['gates'] for run in runs])
-        minutes = sum(run['minutes'] for run in runs) / len(runs)
+        minutes = statistics.median(run['minutes'] for run in runs)
         made.append(
             {'method': method, 'setting': 'test split', 'metrics': metrics,
              'cost': {'minutes': minutes}}
