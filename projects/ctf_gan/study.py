@@ -351,10 +351,12 @@ def judge(rows: list[dict], tuned: dict[str, dict[str, float]]) -> tuple[str, st
         f'{measure} {told[OURS][measure]["mean"]:.3g} and {told[BASELINE][measure]["mean"]:.3g}'
         for measure in MEASURES[1:]
     )
+    scatter = f'{seeds} seeds, standard error {error:.2g}'
+    if seeds == 1:
+        scatter = '1 seed: how far seeds scatter is not known'
     why = (
         f'FID-C of {OURS} {ours["mean"]:.3g}, of {BASELINE} {baseline["mean"]:.3g} (averaged '
-        f'generators, {seeds} seed{"s" if seeds > 1 else ""}, standard error {error:.2g}); the '
-        f'others: {others}. Of the two, {beside}.'
+        f'generators, {scatter}); the others: {others}. Of the two, {beside}.'
     )
     if tuned:
         listed = '; '.join(

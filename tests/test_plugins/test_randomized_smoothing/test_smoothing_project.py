@@ -68,3 +68,17 @@ def test_a_wrong_prediction_has_no_radius(study):
     record = {'labels': [0, 1, 2], 'cohen': {'predict': [0, 2, -1], 'radius': [0.6, 0.9, 0.0]}}
     assert study.average(record, 'cohen') == pytest.approx(0.2)
     assert study.correct_radius(record, 'cohen').tolist() == [0.6, -1.0, -1.0]
+
+
+@pytest.mark.parametrize(
+    'differences, verdict',
+    [
+        ([[1.0, 1.1, 0.9], [0.2, 0.21, 0.22]], 'met'),
+        # 2.6 and 1.5 standard errors.
+        ([[1.0, 1.1, 0.9], [0.02, 0.1, 0.1]], 'met'),
+        ([[1.0, 1.1, 0.9], [-0.02, 0.1, 0.1]], 'partly'),
+        ([[-1.0, -1.1, -0.9], [-0.02, 0.1, 0.1]], 'not met'),
+    ],
+)
+def test_a_gain_counts_from_two_standard_errors_on(study, differences, verdict):
+    assert study.judge(differences) == verdict
