@@ -16,8 +16,8 @@ model = dict(transfer=None, self_supervision=None)
 optim_wrapper = dict(
     _delete_=True,
     constructor='mmext.GANOptimWrapperConstructor',
-    generator=dict(optimizer=dict(type='Adam', lr=5e-4, betas=(0.0, 0.9))),
-    discriminator=dict(optimizer=dict(type='Adam', lr=1e-3, betas=(0.0, 0.9))),
+    generator=dict(optimizer=dict(type='Adam', lr=1e-3, betas=(0.0, 0.9))),
+    discriminator=dict(optimizer=dict(type='Adam', lr=2e-3, betas=(0.0, 0.9))),
 )
 train_dataloader = dict(
     sampler=dict(source_ratio=[1]),

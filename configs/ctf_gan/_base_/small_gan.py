@@ -16,7 +16,7 @@ model = dict(
     ctf=dict(ctf_source='generated'),
 )
 optim_wrapper = dict(
-    generator=dict(optimizer=dict(lr=5e-4)),
-    discriminator=dict(optimizer=dict(lr=1e-3)),
-    transfer=dict(optimizer=dict(lr=1e-3)),
+    generator=dict(optimizer=dict(lr=1e-3)),
+    discriminator=dict(optimizer=dict(lr=2e-3)),
+    transfer=dict(optimizer=dict(lr=2e-3)),
 )
