@@ -68,7 +68,9 @@ def costs(judge):
     'ours, google, squeeze, verdicts',
     [
         (90.0, 90.5, 80.0, ('met', 'met', 'met')),
-        (84.0, 90.0, 88.9, ('not met', 'partly', 'partly')),
+        (87.0, 90.0, 80.0, ('met', 'partly', 'partly')),
+        # It loses more than the small one.
+        (84.0, 90.0, 88.9, ('not met', 'partly', 'not met')),
         (86.0, 90.0, 89.5, ('met', 'partly', 'not met')),
     ],
 )

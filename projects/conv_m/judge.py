@@ -180,12 +180,14 @@ def ability(records: dict, tasks: list[str]) -> tuple[list[dict], str, str]:
             )
             differences.append(classified - adapted)
         lost[network] = sum(differences) / len(differences)
-    held = [lost['SmallSqueezeNet'] > MARGIN, lost['ConvMNet'] <= MARGIN]
-    verdict = 'met' if all(held) else 'partly' if any(held) else 'not met'
+    small, ours = lost.values()
+    verdict = 'not met'
+    if small > MARGIN and small - ours > MARGIN:
+        verdict = 'met' if ours <= MARGIN else 'partly'
     why = (
         'Points that a network loses to the GoogLeNet-style one in adaptation (all three) beyond '
         'what it loses in classification of the source, mean of the tasks: SqueezeNet-style '
-        f'{lost["SmallSqueezeNet"]:+.1f}, ConvMNet {lost["ConvMNet"]:+.1f}; met where the first is '
-        f'above {MARGIN:g} and the second is not.'
+        f'{small:+.1f}, ConvMNet {ours:+.1f}; partly where the first is above {MARGIN:g} and more '
+        f'than {MARGIN:g} above the second, met where the second is at most {MARGIN:g} as well.'
     )
     return table, verdict, why
