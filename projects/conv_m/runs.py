@@ -2,6 +2,7 @@
 
 import copy
 import hashlib
+import json
 import logging
 import sys
 import time
@@ -259,7 +260,8 @@ def embedding(task: str, model: torch.nn.Module, quick: bool) -> dict:
 
 def fingerprint(task: str) -> str:
     """Hash of all that a task's config says, so that records of another config do not mix in."""
-    return hashlib.sha256(repr(config(task).to_dict()).encode()).hexdigest()[:16]
+    told = json.dumps(config(task).to_dict(), sort_keys=True, default=str)
+    return hashlib.sha256(told.encode()).hexdigest()[:16]
 
 
 def sizes(task: str, quick: bool) -> dict[str, int]:
