@@ -89,6 +89,12 @@ def summary(values: list[float]) -> dict:
     return {'mean': mean, 'std': spread**0.5, 'values': values}
 
 
+def paired(differences: Sequence[float]) -> tuple[float, float]:
+    """Mean of differences seed by seed and its standard error, 0 for one seed."""
+    found = summary(list(differences))
+    return found['mean'], found['std'] / len(differences) ** 0.5
+
+
 def command(script: str, **options: Sequence | None) -> str:
     """Command that makes a result; options that are None are the script's defaults."""
     given = [[f'--{name}', *map(str, v)] for name, v in options.items() if v is not None]

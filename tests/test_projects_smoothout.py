@@ -69,6 +69,7 @@ def test_generalisation_runs_and_goes_on(script, tmp_path, monkeypatch, capsys):
     [(3, True, 'met'), (3, False, 'partly'), (-1, True, 'not met'), (0.1, True, 'not met')],
 )
 def test_verdicts(script, smooth, flatter, verdict):
+    judge = script('generalisation').judge
     from evidence import summary
 
     base = [90.0, 91.0, 92.0]
@@ -86,7 +87,7 @@ def test_verdicts(script, smooth, flatter, verdict):
                     'C_eps': summary([sharp] * 3), 'E[L]-L': summary([sharp] * 3),
                 },
             })  # fmt: skip
-    assert script('generalisation').judge(rows)[0] == verdict
+    assert judge(rows)[0] == verdict
 
 
 def test_sam_is_the_gradient_at_the_top_of_the_ball(script):

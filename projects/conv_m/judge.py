@@ -6,7 +6,7 @@ from pathlib import Path
 sys.path[:0] = [str(Path(__file__).resolve().parents[1])]
 
 import runs  # noqa: E402
-from evidence import summary  # noqa: E402
+from evidence import paired, summary  # noqa: E402
 
 SINGLE = ('adversarial (as DANN)', 'MMD (as DAN)', 'label adaptation alone')
 ALL = 'all three'
@@ -80,8 +80,7 @@ def lead(records: dict, task: str, method: str, other: str) -> tuple[float, floa
         {row['seed']: row['test'] for row in records[task, 'ConvMNet', name]}
         for name in (method, other)
     )
-    found = summary([ours[seed] - theirs[seed] for seed in ours])
-    return found['mean'], found['std'] / len(ours) ** 0.5
+    return paired([ours[seed] - theirs[seed] for seed in ours])
 
 
 def losses(records: dict, tasks: list[str]) -> tuple[list[dict], str, str]:
@@ -170,7 +169,7 @@ def accuracy(
 def ability(records: dict, tasks: list[str]) -> tuple[list[dict], str, str]:
     """Gain over source only: what a network loses against the GoogLeNet-style one."""
     table = [line(records, *key) for key in records if key[2] in (SOURCE, 'MMD (as DAN)', ALL)]
-    lost = {}
+    lost = []
     for network in ('SmallSqueezeNet', 'ConvMNet'):
         differences = []
         for task in tasks:
@@ -179,8 +178,8 @@ def ability(records: dict, tasks: list[str]) -> tuple[list[dict], str, str]:
                 records, task, 'SmallGoogLeNet', SOURCE, 'source_test'
             )
             differences.append(classified - adapted)
-        lost[network] = sum(differences) / len(differences)
-    small, ours = lost.values()
+        lost.append(sum(differences) / len(differences))
+    small, ours = lost
     verdict = 'not met'
     if small > MARGIN and small - ours > MARGIN:
         verdict = 'met' if ours <= MARGIN else 'partly'

@@ -22,7 +22,7 @@ import torch
 ROOT = Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(ROOT / 'projects')]
 
-from evidence import summary, write_result  # noqa: E402
+from evidence import paired, summary, write_result  # noqa: E402
 
 RESULTS = ROOT / 'projects/randomized_smoothing/results'
 COMMAND = 'make reproduce PLUGIN=randomized_smoothing'
@@ -206,10 +206,7 @@ def judge(differences: list[list[float]]) -> str:
     A setting counts where the mean exceeds twice its standard error: with less, verdicts changed
     with the draws of the training noise.
     """
-    clear = [
-        np.mean(values) > 2 * np.std(values, ddof=min(1, len(values) - 1)) / len(values) ** 0.5
-        for values in differences
-    ]
+    clear = [gain > 2 * error for gain, error in map(paired, differences)]
     return 'met' if all(clear) else 'partly' if any(clear) else 'not met'
 
 

@@ -22,7 +22,7 @@ from mmengine.runner import Runner
 ROOT = Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(ROOT), str(ROOT / 'projects'), str(Path(__file__).resolve().parent)]
 
-from evidence import summary, write_result  # noqa: E402
+from evidence import paired, summary, write_result  # noqa: E402
 from sam import SAMClassifier  # noqa: E402
 
 from mmext.engine import launch  # noqa: E402
@@ -176,8 +176,8 @@ def judge(rows: list[dict]) -> tuple[str, str]:
         for setting in settings:
             own, base = by[setting, method], by[setting, 'SGD']
             gain = np.subtract(own['test %']['values'], base['test %']['values'])
-            error = gain.std(ddof=1) / len(gain) ** 0.5 if len(gain) > 1 else 0.0
-            gains.append((gain.mean(), gain.mean() > error))
+            points, error = paired(gain)
+            gains.append((points, points > error))
             drops.append(all(own[key]['mean'] < base[key]['mean'] for key in ('C_eps', 'E[L]-L')))
         better[method] = sum(clear for _, clear in gains)
         flatter[method] = sum(drops)

@@ -8,11 +8,5 @@ test_cfg = dict()
 val_evaluator = [dict(type='Accuracy', topk=1), dict(type='mmext.LabelFreeSelection')]
 test_evaluator = dict(type='Accuracy', topk=1)
 default_hooks = dict(checkpoint=dict(by_epoch=False))
-custom_hooks = [
-    dict(type='mmext.IterSeedHook'),
-    dict(type='mmext.AccuracyReportHook'),
-    dict(type='mmext.RichProgressHook'),
-    dict(type='mmext.CurvesHook'),
-    dict(type='mmext.PlainCheckpointHook'),
-]
+custom_hooks = [*_base_.custom_hooks, dict(type='mmext.AccuracyReportHook')]
 log_processor = dict(by_epoch=False)
