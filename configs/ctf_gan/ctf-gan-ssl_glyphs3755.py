@@ -13,7 +13,7 @@ model = dict(
     discriminator=dict(
         num_classes=3755,
         base_channels=128,
-        channels_cfg=[1, 1, 2, 4],
+        channels_cfg=[1, 1, 2, 2],
         downsample_cfg=[True, True, True, False],
     ),
     transfer=dict(base_channels=32),

@@ -38,6 +38,7 @@ model = dict(
     ),
     discriminator=dict(input_scale=64, num_classes=3740, base_channels=32, input_channels=1),
     transfer=dict(scales=(8, 16), base_channels=16),
+    auxiliary_classifier=dict(disc_weight=1.0, gen_weight=1.0),
     discriminator_steps=2,
 )
 train_cfg = dict(type='mmext.ResumableIterTrainLoop', max_iters=400000, val_interval=20000)

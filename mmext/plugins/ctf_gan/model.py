@@ -10,6 +10,7 @@ from mmengine.logging import MessageHub
 from mmengine.model import is_model_wrapper
 from mmengine.optim import OptimWrapper
 from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
 
 from mmext.registry import MODELS
 
@@ -25,7 +26,7 @@ from .functional import (
     turned,
 )
 from .sampling import STREAM, SamplingGAN, bare
-from .settings import CtfSettings, SslSettings, settings_of
+from .settings import AcSettings, CtfSettings, SslSettings, settings_of
 
 
 @MODELS.register_module()
@@ -50,6 +51,8 @@ class CTFGAN(SamplingGAN):
         discriminator_steps: D steps per G step, >= 1 (SN-GAN: 5).
         self_supervision: ``dict(disc_weight=1.0, gen_weight=0.2)``, weights of the rotation task
             (SS-GAN's); None: off.
+        auxiliary_classifier: ``dict(disc_weight=1.0, gen_weight=0.2)``, weights of the task to tell
+            the class, which many classes need (AC-GAN's; weights ours); None: off.
         ctf: Entries of :class:`.settings.CtfSettings` (ours).
         ema: ``dict(momentum=0.001, interval=1, start_iter=0)``, the moving average of G in G
             steps; None: off.
@@ -84,6 +87,7 @@ class CTFGAN(SamplingGAN):
         data_preprocessor: dict | nn.Module | None = None,
         discriminator_steps: int = 1,
         self_supervision: Mapping[str, float] | None = None,
+        auxiliary_classifier: Mapping[str, float] | None = None,
         ctf: Mapping[str, Any] | None = None,
         ema: Mapping[str, Any] | None = None,
         test_cfg: Mapping[str, Any] | None = None,
@@ -100,6 +104,10 @@ class CTFGAN(SamplingGAN):
         if self_supervision is not None:
             self.ssl = settings_of(SslSettings, self_supervision, 'self_supervision')
             discriminator = {**discriminator, 'rotation': True}
+        self.ac: AcSettings | None = None
+        if auxiliary_classifier is not None:
+            self.ac = settings_of(AcSettings, auxiliary_classifier, 'auxiliary_classifier')
+            discriminator = {**discriminator, 'auxiliary': True}
         self.generator = MODELS.build(generator)
         self.discriminator = MODELS.build(discriminator)
         self.num_classes = self.generator.num_classes
@@ -141,7 +149,8 @@ class CTFGAN(SamplingGAN):
 
         Returns:
             To log: ``loss_disc_*``, ``loss_gen*``, ``loss_transfer_*`` as weighted,
-            ``score_real``, ``score_fake``, ``rotation_accuracy``, ``gate_<scale>``.
+            ``score_real``, ``score_fake``, ``rotation_accuracy``, ``class_accuracy`` of D on real
+            images, ``gate_<scale>``.
         """
         batch = self._batch(self.data_preprocessor(data, True))
         hub = MessageHub.get_current_instance()
@@ -203,7 +212,7 @@ class CTFGAN(SamplingGAN):
                     labels.append(batch['label'][-few:])
                     parts.append(bare(self.transfer)(batch['lq'][-few:], labels[-1])[0])
             # One forward: DistributedDataParallel counts each parameter once per backward.
-            scores, rotation = self.discriminator(torch.cat(parts), torch.cat(labels))
+            scores, rotation, classes = self.discriminator(torch.cat(parts), torch.cat(labels))
             on_real, on_fake = scores[:count], scores[count : 2 * count]
             loss_real, loss_fake = hinge_disc(on_real, on_fake)
             losses = {'loss_disc_real': loss_real, 'loss_disc_fake': loss_fake}
@@ -214,6 +223,10 @@ class CTFGAN(SamplingGAN):
                 loss = rotation_loss(logits)
                 losses['loss_disc_rotation'] = self.ssl.disc_weight * loss
                 log['rotation_accuracy'] = rotation_accuracy(logits)
+            if self.ac is not None:
+                loss = cross_entropy(classes[:count], label)
+                losses['loss_disc_class'] = self.ac.disc_weight * loss
+                log['class_accuracy'] = (classes[:count].argmax(1) == label).float()
             if judges_transfer:
                 loss = hinge_disc(on_real, scores[-few:])[1]
                 losses['loss_disc_transfer'] = self.ctf.adv_weight * loss
@@ -231,11 +244,14 @@ class CTFGAN(SamplingGAN):
             if self.ssl is not None:
                 parts.append(turned(fake[:few]))
                 labels.append(label[:few].repeat(ROTATIONS - 1))
-            scores, rotation = discriminator(torch.cat(parts), torch.cat(labels))
+            scores, rotation, classes = discriminator(torch.cat(parts), torch.cat(labels))
             losses = {'loss_gen': hinge_gen(scores[:count])}
             if self.ssl is not None:
                 loss = rotation_loss(torch.cat([rotation[:few], rotation[count:]]))
                 losses['loss_gen_rotation'] = self.ssl.gen_weight * loss
+            if self.ac is not None:
+                loss = cross_entropy(classes[:count], label)
+                losses['loss_gen_class'] = self.ac.gen_weight * loss
             if shown is not None:
                 target = shrink(fake.detach(), shown.shape[-1])
                 distance = (shown.float() - target.float()).abs().mean()
@@ -254,7 +270,7 @@ class CTFGAN(SamplingGAN):
             distance = masked_l1(made.float(), batch['hq'], batch['is_hq'])
             losses = {'loss_transfer_rec': self.ctf.rec_weight * distance}
             if self.ctf.adv_weight:
-                scores, _ = discriminator(made, batch['label'])
+                scores = discriminator(made, batch['label']).scores
                 losses['loss_transfer_adv'] = self.ctf.adv_weight * hinge_gen(scores)
         if self.ctf.ctf_source == 'bank':
             self._fill_bank(batch['lq'], batch['label'])

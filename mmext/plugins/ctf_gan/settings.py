@@ -25,6 +25,22 @@ class SslSettings:
 
 
 @dataclass(frozen=True)
+class AcSettings:
+    """The auxiliary classifier (AC-GAN, arXiv 1610.09585; weights and real images only: ours).
+
+    Args:
+        disc_weight: Of the cross-entropy of real images for the discriminator, >= 0.
+        gen_weight: Of the cross-entropy of fake images for the generator, >= 0.
+    """
+
+    disc_weight: float = 1.0
+    gen_weight: float = 0.2
+
+    def __post_init__(self) -> None:
+        _check_weights('auxiliary_classifier', self.disc_weight, self.gen_weight)
+
+
+@dataclass(frozen=True)
 class CtfSettings:
     """How transferring features are trained and used; all ours, the paper's could not be read.
 
@@ -57,7 +73,7 @@ class CtfSettings:
             raise ValueError('ctf.rec_weight and ctf.adv_weight are both 0: T would not learn')
 
 
-Settings = TypeVar('Settings', SslSettings, CtfSettings)
+Settings = TypeVar('Settings', SslSettings, AcSettings, CtfSettings)
 
 
 def settings_of(kind: type[Settings], given: Mapping[str, Any], name: str) -> Settings:

@@ -25,6 +25,7 @@ def main() -> None:
     for name, wrapper in (('plain', 'OptimWrapper'), ('terngrad', 'mmext.TernGradOptimWrapper')):
         out = Path(sys.argv[1]) / name
         cfg = config(out, iters=2)
+        cfg.model.auxiliary_classifier = {}
         for network in ('generator', 'discriminator', 'transfer'):
             cfg.optim_wrapper[network].type = wrapper
         distributed.setup(cfg, 'pytorch')

@@ -58,8 +58,8 @@ def test_the_defaults_fit_the_usual_sizes(size, settings):
     discriminator = ProjDiscriminator(size, base_channels=1, rotation=True)
     images = generator(torch.randn(2, 4))
     assert images.shape == (2, 3, size, size) and images.abs().max() <= 1
-    scores, rotation = discriminator(images)
-    assert scores.shape == (2,) and rotation.shape == (2, 4)
+    found = discriminator(images)
+    assert found.scores.shape == (2,) and found.rotation.shape == (2, 4) and found.classes is None
 
 
 @pytest.mark.parametrize(
@@ -74,6 +74,8 @@ def test_the_defaults_fit_the_usual_sizes(size, settings):
         (ProjDiscriminator, dict(channels_cfg=[1]), 'one entry per block'),
         (ProjDiscriminator, dict(input_scale=2, channels_cfg=[1, 1], downsample_cfg=[True, True]),
          'to none'),
+        (ProjDiscriminator, dict(pooling='mean'), "must be 'sum' or 'none'"),
+        (ProjDiscriminator, dict(auxiliary=True), 'needs num_classes'),
         (TransferNet, dict(output_scale=28, scales=(8,)), 'divided by 2, 4'),
         (TransferNet, dict(output_scale=32, scales=(32,)), 'divided by 2, 4'),
         (TransferNet, dict(scales=()), 'divided by 2, 4'),
@@ -110,6 +112,22 @@ def test_the_score_is_linear_plus_projection():
     psi = features @ network.score.weight[0] + network.score.bias
     projection = torch.stack([f @ network.classes.weight[c] for f, c in zip(features, label)])  # noqa: B905
     assert torch.allclose(network(images, label)[0], psi + projection, atol=1e-5)
+
+
+def test_without_pooling_each_position_counts():
+    """Scores and logits are linear in the features of every position, class logits unbounded."""
+    network = ProjDiscriminator(8, 3, 2, channels_cfg=[1, 2], downsample_cfg=[True, False],
+                                auxiliary=True, rotation=True, pooling='none').eval()  # fmt: skip
+    images, label = torch.randn(5, 3, 8, 8), torch.tensor([0, 1, 2, 0, 1])
+    features = network.blocks(images).relu().flatten(1)
+    assert features.shape == (5, 4 * 4 * 4)
+    found = network(images, label)
+    psi = features @ network.score.weight[0] + network.score.bias
+    projection = (features * network.classes.weight[label]).sum(1)
+    assert torch.allclose(found.scores, psi + projection, atol=1e-5)
+    assert torch.allclose(found.classes, features @ network.auxiliary.weight.T, atol=1e-5)
+    assert not hasattr(network.auxiliary, 'parametrizations')
+    assert found.rotation.shape == (5, 4)
 
 
 def test_spectral_norm_divides_by_the_largest_singular_value():

@@ -65,7 +65,7 @@ def test_gradients_stay_in_the_network_whose_turn_it_is():
 
 def test_every_parameter_gets_a_gradient():
     """DistributedDataParallel with find_unused_parameters=False needs that."""
-    model = build(self_supervision=dict())
+    model = build(self_supervision=dict(), auxiliary_classifier=dict())
     optim = wrappers(model)
     for name, wrapper in phases.members(optim).items():
 
@@ -90,7 +90,8 @@ def test_frozen_lets_gradients_through_and_comes_back_after_an_error():
 
 def test_the_losses_of_the_discriminator():
     """Recomputed with separate forward passes of a copy."""
-    model = build(self_supervision=dict(disc_weight=0.7), ctf=dict(adv_weight=0.3))
+    model = build(self_supervision=dict(disc_weight=0.7), ctf=dict(adv_weight=0.3),
+                  auxiliary_classifier=dict(disc_weight=0.6))  # fmt: skip
     twin = copy.deepcopy(model)
     data = batch(hq=6)
     log = model.train_step(data, wrappers(model))
@@ -109,10 +110,13 @@ def test_the_losses_of_the_discriminator():
     turns = torch.cat([images[:1].rot90(k, (2, 3)) for k in range(4)])
     logits = twin.discriminator(turns, label[:1].repeat(4))[1]
     rotation = torch.nn.functional.cross_entropy(logits, torch.arange(4))
+    told = twin.discriminator(images[:6], label[:6]).classes
     expected = {
         'loss_disc_real': (1 - real_score).relu().mean(),
         'loss_disc_fake': (1 + fake_score).relu().mean(),
         'loss_disc_rotation': 0.7 * rotation,
+        'loss_disc_class': 0.6 * torch.nn.functional.cross_entropy(told, label[:6]),
+        'class_accuracy': (told.argmax(1) == label[:6]).float().mean(),
         'loss_disc_transfer': 0.3 * (1 + twin.discriminator(made, label[-1:])[0]).relu().mean(),
         'score_real': real_score.mean(),
         'score_fake': fake_score.mean(),
@@ -122,7 +126,8 @@ def test_the_losses_of_the_discriminator():
 
 
 def test_the_losses_of_generator_and_transfer_network():
-    model = build(self_supervision=dict(gen_weight=0.5), ctf=dict(adv_weight=0.2, lq_weight=2.0))
+    model = build(self_supervision=dict(gen_weight=0.5), ctf=dict(adv_weight=0.2, lq_weight=2.0),
+                  auxiliary_classifier=dict(gen_weight=0.3))  # fmt: skip
     stopped = dict(type='SGD', lr=0.0)
     twin = copy.deepcopy(model)
     data = batch(hq=8)
@@ -139,10 +144,12 @@ def test_the_losses_of_generator_and_transfer_network():
     turns = torch.cat([fake[:2].rot90(k, (2, 3)) for k in range(4)])
     logits = twin.discriminator(turns, label[:2].repeat(4))[1]
     angles = torch.arange(4).repeat_interleave(2)
+    told = twin.discriminator(fake, label).classes
     lq, images = (data['inputs'][k].float() / 127.5 - 1 for k in ('lq', 'img'))
     expected = {
         'loss_gen': -twin.discriminator(fake, label)[0].mean(),
         'loss_gen_rotation': 0.5 * torch.nn.functional.cross_entropy(logits, angles),
+        'loss_gen_class': 0.3 * torch.nn.functional.cross_entropy(told, label),
         'loss_gen_lq': 2 * (shown - F.shrink(fake, 4)).abs().mean(),
         'loss_transfer_rec': 10 * (lq - images).abs().mean(),
     }
@@ -295,7 +302,7 @@ class Bfloat16(OptimWrapper):
 
 
 def test_mixed_precision_keeps_losses_and_weights_in_float32():
-    model = build(self_supervision=dict(), ema=dict())
+    model = build(self_supervision=dict(), auxiliary_classifier=dict(), ema=dict())
     optim = wrappers(model)
     for name, wrapper in optim.optim_wrappers.items():
         optim.optim_wrappers[name] = Bfloat16(wrapper.optimizer)
@@ -311,6 +318,8 @@ def test_mixed_precision_keeps_losses_and_weights_in_float32():
         (dict(discriminator_steps=0), 'at least 1'),
         (dict(self_supervision=dict(weight=1)), 'unknown entries'),
         (dict(self_supervision=dict(gen_weight=-1)), 'not negative'),
+        (dict(auxiliary_classifier=dict(disc_weight=-1)), 'auxiliary_classifier must be finite'),
+        (dict(auxiliary_classifier=dict(), classes=0), 'needs num_classes > 0'),
         (dict(ctf=dict(ctf_source='memory')), 'generated, bank, none'),
         (dict(ctf=dict(rec_weight=0, adv_weight=0)), 'T would not learn'),
         (dict(ctf=dict(bank_size=0)), 'bank_size=0'),
