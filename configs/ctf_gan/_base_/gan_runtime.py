@@ -18,3 +18,5 @@ optim_wrapper = dict(
     discriminator=dict(optimizer=adam),
     transfer=dict(optimizer=adam),
 )
+# Scores, accuracies and gates as means of the window, too: those of one batch say little.
+log_processor = dict(mean_pattern=r'.*(loss|time|grad_norm|score|accuracy|gate).*')
