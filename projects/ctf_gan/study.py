@@ -2,11 +2,12 @@
 
 Six GANs, the paper's ablation as far as it is known, on handwritten digits and on 1,000 Chinese
 characters: same networks, real images a step, optimizers and iterations (characters with an
-auxiliary classifier in all six, without which none of them learns the classes). Measured on test images
-with the features of a classifier that was trained on all real training images: FID-C decides; IS-C,
-precision, recall and the accuracy of class-conditional samples are told beside it (samples of given
-classes have a high IS-C even where all of a class are one picture). A GAN with transferred features
-is measured with its gates shut, too: what the features do at the end of the training.
+auxiliary classifier in all six, without which none of them learns the classes). Measured on test
+images with the features of a classifier that was trained on all real training images: FID-C
+decides; IS-C, precision, recall and the accuracy of class-conditional samples are told beside it
+(samples of given classes have a high IS-C even where all of a class are one picture). A GAN with
+transferred features is measured with its gates shut, too: what the features do at the end of the
+training.
 
 Runs are kept in the work folder, so a killed study goes on, and the same command started twice
 shares the work. ``--eta`` says what is left; ``--lr-scale`` with ``--split val`` shows whether a
@@ -192,7 +193,7 @@ def train_and_measure(name: str, cfg, folder: Path, args) -> None:
     runner.train()
     record = {'settings': measuring(name, args), 'minutes': watch.minutes, 'found': runner.test()}
     rows = chosen_rows(runner.model.num_classes, None, 10)
-    write_png(folder / 'samples.png', class_grid(runner.model, rows, 10, 0, 'ema'))
+    write_png(folder / 'grid.png', class_grid(runner.model, rows, 10, 0, 'ema'))
     gates = [part.gate for part in runner.model.modules() if hasattr(part, 'gate')]
     if gates:
         record['gates'] = sum(float(gate.detach().abs().mean()) for gate in gates) / len(gates)
@@ -400,7 +401,7 @@ def figure(name: str, seed: int, path: Path, args: argparse.Namespace) -> None:
 
     grids = {'real (training images)': real_grid(name, args)}
     for method in METHODS:
-        grids[method] = cv2.imread(str(folder_of(name, method, seed, args) / 'samples.png'))
+        grids[method] = cv2.imread(str(folder_of(name, method, seed, args) / 'grid.png'))
     drawing = Figure(figsize=(14, 7.4), layout='constrained')
     panels = list(drawing.subplots(2, 4).flat)
     for axes in panels:
@@ -413,7 +414,7 @@ def figure(name: str, seed: int, path: Path, args: argparse.Namespace) -> None:
 
 
 def real_grid(name: str, args: argparse.Namespace):
-    """The first ten training images of each class that the grids of samples show, uint8 (H, W, 1)."""
+    """Ten training images of each class that the grids of samples show, uint8 (H, W, 1)."""
     import torch
     from mmengine.registry import DATASETS
 
