@@ -38,12 +38,11 @@ METHODS: dict[str, dict] = {
     'CTF+SSL 70 %': dict(lq=True, transfer=True, ssl=True),
 }
 BASELINE, OURS, WITHOUT = 'SN-GAN 100 %', 'CTF+SSL 70 %', 'SS-GAN 70 %'
-#: Set -> GAN, classifier, its last checkpoint, fakes for each real test image and, for the full
-#: study, the seeds.
+#: Set -> GAN, classifier, fakes for each real test image and, for the full study, the seeds.
 SETS: dict[str, dict] = {
-    'digits': dict(gan='ctf-gan-ssl_digits.py', extractor='extractor_digits.py', epochs=40,
+    'digits': dict(gan='ctf-gan-ssl_digits.py', extractor='extractor_digits.py',
                    fakes=10, seeds=(0, 1, 2)),
-    'glyphs': dict(gan='ctf-gan-ssl_glyphs1000.py', extractor='extractor_glyphs1000.py', epochs=8,
+    'glyphs': dict(gan='ctf-gan-ssl_glyphs1000.py', extractor='extractor_glyphs1000.py',
                    fakes=5, seeds=(0,)),
 }  # fmt: skip
 DATA = {
@@ -436,7 +435,7 @@ def main() -> None:
     parser.add_argument('--quick', action='store_true', help='a minute, no result file')
     parser.add_argument('--work', type=Path, default=ROOT / 'work_dirs/ctf_gan_study')
     parser.add_argument('--set', dest='sets', nargs='+', choices=tuple(SETS), default=tuple(SETS))
-    parser.add_argument('--seeds', type=int, nargs='+', help='default: 0 1 2')
+    parser.add_argument('--seeds', type=int, nargs='+', help='default: 0 1 2, glyphs: 0')
     parser.add_argument('--methods', nargs='+', choices=METHODS, default=list(METHODS),
                         help='no report unless all')  # fmt: skip
     parser.add_argument('--split', choices=('test', 'val'), default='test',

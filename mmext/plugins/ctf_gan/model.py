@@ -26,7 +26,7 @@ from .functional import (
     turned,
 )
 from .sampling import STREAM, SamplingGAN, bare
-from .settings import AcSettings, CtfSettings, SslSettings, settings_of
+from .settings import CtfSettings, TaskSettings, settings_of
 
 
 @MODELS.register_module()
@@ -100,13 +100,13 @@ class CTFGAN(SamplingGAN):
             raise ValueError(f'discriminator_steps={discriminator_steps} must be at least 1')
         self.discriminator_steps = discriminator_steps
         self.ctf = settings_of(CtfSettings, ctf or {}, 'ctf')
-        self.ssl: SslSettings | None = None
+        self.ssl: TaskSettings | None = None
         if self_supervision is not None:
-            self.ssl = settings_of(SslSettings, self_supervision, 'self_supervision')
+            self.ssl = settings_of(TaskSettings, self_supervision, 'self_supervision')
             discriminator = {**discriminator, 'rotation': True}
-        self.ac: AcSettings | None = None
+        self.ac: TaskSettings | None = None
         if auxiliary_classifier is not None:
-            self.ac = settings_of(AcSettings, auxiliary_classifier, 'auxiliary_classifier')
+            self.ac = settings_of(TaskSettings, auxiliary_classifier, 'auxiliary_classifier')
             discriminator = {**discriminator, 'auxiliary': True}
         self.generator = MODELS.build(generator)
         self.discriminator = MODELS.build(discriminator)

@@ -9,8 +9,11 @@ SOURCES = ('generated', 'bank', 'none')
 
 
 @dataclass(frozen=True)
-class SslSettings:
-    """The rotation task (SS-GAN, arXiv 1811.11212: 1.0 and 0.2).
+class TaskSettings:
+    """Weights of a task that has a head of its own at the discriminator.
+
+    The rotation task (SS-GAN, arXiv 1811.11212: 1.0 and 0.2) and the auxiliary classifier (AC-GAN,
+    arXiv 1610.09585; these weights, and that D learns from real images only: ours).
 
     Args:
         disc_weight: Of the task on real images for the discriminator, >= 0.
@@ -19,25 +22,6 @@ class SslSettings:
 
     disc_weight: float = 1.0
     gen_weight: float = 0.2
-
-    def __post_init__(self) -> None:
-        _check_weights('self_supervision', self.disc_weight, self.gen_weight)
-
-
-@dataclass(frozen=True)
-class AcSettings:
-    """The auxiliary classifier (AC-GAN, arXiv 1610.09585; weights and real images only: ours).
-
-    Args:
-        disc_weight: Of the cross-entropy of real images for the discriminator, >= 0.
-        gen_weight: Of the cross-entropy of fake images for the generator, >= 0.
-    """
-
-    disc_weight: float = 1.0
-    gen_weight: float = 0.2
-
-    def __post_init__(self) -> None:
-        _check_weights('auxiliary_classifier', self.disc_weight, self.gen_weight)
 
 
 @dataclass(frozen=True)
@@ -66,14 +50,13 @@ class CtfSettings:
             raise ValueError(
                 f'ctf.ctf_source={self.ctf_source!r} must be one of {", ".join(SOURCES)}'
             )
-        _check_weights('ctf', self.rec_weight, self.adv_weight, self.lq_weight)
         if self.bank_size < 1:
             raise ValueError(f'ctf.bank_size={self.bank_size} must be at least 1')
         if not self.rec_weight and not self.adv_weight:
             raise ValueError('ctf.rec_weight and ctf.adv_weight are both 0: T would not learn')
 
 
-Settings = TypeVar('Settings', SslSettings, AcSettings, CtfSettings)
+Settings = TypeVar('Settings', TaskSettings, CtfSettings)
 
 
 def settings_of(kind: type[Settings], given: Mapping[str, Any], name: str) -> Settings:
@@ -86,9 +69,7 @@ def settings_of(kind: type[Settings], given: Mapping[str, Any], name: str) -> Se
     unknown = [key for key in given if key not in known]
     if unknown:
         raise ValueError(f'{name} has unknown entries {unknown}; there are: {", ".join(known)}')
-    return kind(**given)
-
-
-def _check_weights(name: str, *weights: float) -> None:
+    weights = tuple(value for key, value in given.items() if key.endswith('_weight'))
     if not all(0 <= weight < float('inf') for weight in weights):
         raise ValueError(f'weights of {name} must be finite and not negative, got {weights}')
+    return kind(**given)
