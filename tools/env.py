@@ -24,7 +24,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 REQUIREMENTS = ROOT / 'requirements'
 STACKS = ('upstream', 'onedl')
-EXTRAS = ('data', 'deploy', 'video', 'system', 'fed', 'comparators', 'tests')
+EXTRAS = ('data', 'pretrained', 'deploy', 'video', 'system', 'fed', 'comparators', 'tests')
 # Installed last and without dependencies: theirs contradict another file's.
 NO_DEPS = 'nodeps'
 # Files that decide what an editable install looks like.

@@ -29,14 +29,16 @@ class GenerativeMetrics(BaseMetric):
 
     The validation data are the real images; the model makes fakes of their classes
     (``mmext.CTFGAN`` in ``val_step``). With Inception features the names are the known ones; with a
-    classifier that was trained on the real data they are ``FID-C`` and so on, which compare with
-    nothing else. All generators that the model reports ('ema', 'orig') are measured, and where it
-    makes sense the real images. The output says how it was measured under ``protocol``: numbers of
-    different protocols do not compare.
+    classifier that was trained on the real data they are ``FID-C`` and so on, with
+    EfficientNet-Lite0 ``FID-EfficientNetLite0``, which compare with nothing else. All generators
+    that the model reports ('ema', 'orig') are measured, and where it makes sense the real images.
+    The output says how it was measured under ``protocol``: numbers of different protocols do not
+    compare.
 
     Args:
-        extractor: ``dict(type='inception', path=...)``, or ``dict(type='classifier', config=...,
-            checkpoint=...)`` with a classifier of MMPretrain.
+        extractor: ``dict(type='inception', path=...)``, ``dict(type='classifier', config=...,
+            checkpoint=...)`` with a classifier of MMPretrain, or
+            ``dict(type='efficientnet_lite0')`` with the weights of the extra ``pretrained``.
         measures: Some of 'FID', 'IS', 'KID', 'PRC' (precision and recall) and 'accuracy': of the
             extractor on samples of a class; only with a classifier.
         split: Name of the real images in the protocol.
@@ -47,6 +49,7 @@ class GenerativeMetrics(BaseMetric):
 
     Raises:
         FileNotFoundError: The file of the extractor does not exist.
+        ImportError: The weights of EfficientNet-Lite0 are not installed.
         ValueError: An argument is out of its range.
 
     Cost: the extractor on all images; FID a decomposition of d x d matrices on the CPU; PRC and KID
@@ -75,10 +78,10 @@ class GenerativeMetrics(BaseMetric):
         if unknown or not measures:
             raise ValueError(f'measures {unknown} must be some of {", ".join(MEASURES)}')
         self.extractor = build_extractor(extractor)
-        if 'accuracy' in measures and not self.extractor.suffix:
+        if 'accuracy' in measures and not self.extractor.knows_classes:
             raise ValueError(
-                "the classes of Inception are not those of the data: leave 'accuracy' out of "
-                "measures or use extractor=dict(type='classifier', ...)"
+                f"the classes of {extractor['type']} are not those of the data: leave 'accuracy' "
+                "out of measures or use extractor=dict(type='classifier', ...)"
             )
         self.measures = tuple(measures)
         self.split = split
