@@ -18,6 +18,7 @@ model = dict(
 def enlarge(steps):
     for step in steps:
         if step.type == 'Resize':
+            step.pop('scale_factor')
             step.scale = (640, 640)
         for branch in step.values():
             if isinstance(branch, list) and branch and hasattr(branch[0], 'type'):

@@ -12,9 +12,7 @@ model = dict(
         type='LinearClsHead', num_classes=10, in_channels=64, loss=dict(type='CrossEntropyLoss')
     ),
 )
-train_dataloader = dict(batch_size=64, num_workers=4, sampler=dict(type='InfiniteSampler'))
-val_dataloader = dict(batch_size=500, num_workers=4)
-test_dataloader = val_dataloader
+train_dataloader = dict(batch_size=64, sampler=dict(type='InfiniteSampler'))
 train_cfg = dict(by_epoch=False, max_iters=64000, val_interval=4000)
 val_cfg = dict()
 test_cfg = dict()

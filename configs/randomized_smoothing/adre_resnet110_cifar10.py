@@ -14,8 +14,8 @@ model = dict(
         head=dict(type='LinearClsHead', num_classes=10, in_channels=64),
     ),
 )
-train_dataloader = dict(batch_size=400, num_workers=4)
-val_dataloader = dict(batch_size=400, num_workers=4)
+train_dataloader = dict(batch_size=400)
+val_dataloader = dict(batch_size=400)
 test_dataloader = val_dataloader
 train_cfg = dict(by_epoch=True, max_epochs=90, val_interval=10)
 val_cfg = dict()

@@ -7,8 +7,7 @@ model = dict(
     backbone=dict(type='mmext.KeskarC1'),
     head=dict(type='LinearClsHead', num_classes=10, in_channels=192),
 )
-train_dataloader = dict(num_workers=4)
-val_dataloader = dict(batch_size=256, num_workers=4)
+val_dataloader = dict(batch_size=256)
 test_dataloader = val_dataloader
 train_cfg = dict(by_epoch=True, max_epochs=200, val_interval=10)
 val_cfg = dict()

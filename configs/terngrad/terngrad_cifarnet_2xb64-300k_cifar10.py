@@ -3,7 +3,8 @@ _base_ = ['../_base_/datasets/cifar10.py', '../_base_/cls_runtime.py']
 
 model = dict(
     type='ImageClassifier',
-    data_preprocessor=_base_.data_preprocessor,
+    # Crops and flips are the pipeline's.
+    data_preprocessor={**_base_.data_preprocessor, 'padding': 0, 'flip_prob': 0.0},
     backbone=dict(type='mmext.CifarNet', num_classes=10),
     head=dict(type='ClsHead', loss=dict(type='CrossEntropyLoss')),
 )
@@ -17,11 +18,15 @@ test_pipeline = [dict(type='CenterCrop', crop_size=24), dict(type='PackInputs')]
 train_dataloader = dict(
     batch_size=64,
     num_workers=4,
+    collate_fn=dict(type='default_collate'),
     sampler=dict(type='InfiniteSampler'),
-    dataset=dict(pipeline=train_pipeline),
+    # Each image anew, and all 50,000 of them.
+    dataset=dict(_delete_=True, split='train', pipeline=train_pipeline, **_base_.data),
 )
-val_dataloader = dict(batch_size=500, dataset=dict(pipeline=test_pipeline))
-test_dataloader = val_dataloader
+val_dataloader = dict(
+    dataset=dict(dataset=dict(split='test'), per_class=None, pipeline=test_pipeline)
+)
+test_dataloader = dict(dataset=dict(pipeline=test_pipeline))
 train_cfg = dict(by_epoch=False, max_iters=300000, val_interval=10000)
 val_cfg = dict()
 test_cfg = dict()

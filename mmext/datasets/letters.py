@@ -6,7 +6,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from mmext.datasets import rendering
+from mmext.datasets import backgrounds, rendering
 from mmext.datasets.digits import LabelledImages
 from mmext.registry import DATASETS
 
@@ -32,7 +32,7 @@ def render_letter(split: str, size: int, seed: int, index: int) -> tuple[np.ndar
     scale = size / 32
     scene = rendering.compose_scene(
         rng,
-        rendering.load_backgrounds(split),
+        backgrounds.load_photos('skimage', split),
         [glyph],
         size=round(_SCENE * scale),
         sides=(round(_SIDES[0] * scale), round(_SIDES[1] * scale)),

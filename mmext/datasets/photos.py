@@ -1,4 +1,4 @@
-"""Colour photos that ship with scikit-image and scikit-learn, for self-supervised training."""
+"""Colour photos of scikit-image and scikit-learn or of a folder, for self-supervised training."""
 
 from collections.abc import Sequence
 from functools import lru_cache
@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from mmengine.dataset import BaseDataset
 
+from mmext.datasets import catalog
 from mmext.engine.rng import derive_seed
 from mmext.registry import DATASETS
 
@@ -23,7 +24,6 @@ PHOTOS: dict[str, tuple[str, ...]] = {
 _SCIKIT_LEARN = ('china', 'flower')
 
 
-@lru_cache(maxsize=16)
 def photo(name: str) -> np.ndarray:
     """Photo as uint8 (H, W, 3) in RGB, read-only.
 
@@ -42,7 +42,20 @@ def photo(name: str) -> np.ndarray:
             f"photo {name!r} needs {package}: pip install 'mmext[data]'", name=package
         )
     (path,) = (Path(spec.origin).parent / folder).glob(f'{name}.[jp][pn]g')
-    image = cv2.cvtColor(cv2.imread(str(path), cv2.IMREAD_COLOR), cv2.COLOR_BGR2RGB)
+    return read_rgb(path)
+
+
+@lru_cache(maxsize=512)
+def read_rgb(path: Path) -> np.ndarray:
+    """Read a photo as uint8 (H, W, 3) in RGB, read-only; the last 512 are kept in memory.
+
+    Raises:
+        ValueError: The file is no image.
+    """
+    image = cv2.imread(str(path), cv2.IMREAD_COLOR)
+    if image is None:
+        raise ValueError(f'{path} is no image that OpenCV can read')
+    image = cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
     image.setflags(write=False)
     return image
 
@@ -57,15 +70,19 @@ class PhotoCrops(BaseDataset):
 
     Args:
         split: 'train' or 'test'; they share no photo (the motorcycle is in both, as a stereo pair,
-            for its disparity; studies of quality leave it out).
+            for its disparity; studies of quality leave it out). With ``data_root`` any folder in
+            it, such as 'val'.
         size: Height and width in pixels, >= 16.
         num_samples: Number of crops.
         zoom: Largest window over ``size``, >= 1.
         seed: Seed of the windows.
+        data_root: Folder with a folder of JPEG or PNG photos for each split, such as
+            ``data/bsds500/images``; empty: the photos inside scikit-image and scikit-learn.
         **kwargs: Further arguments of :class:`mmengine.dataset.BaseDataset`.
 
     Raises:
         ValueError: An argument is out of range.
+        FileNotFoundError: ``data_root`` has no photos of the split.
 
     Example:
         >>> dataset = dict(type='mmext.PhotoCrops', split='train', size=96, num_samples=4000)
@@ -78,10 +95,11 @@ class PhotoCrops(BaseDataset):
         num_samples: int = 4000,
         zoom: float = 3.0,
         seed: int = 0,
+        data_root: str = '',
         pipeline: Sequence[Any] = (),
         **kwargs: Any,
     ) -> None:
-        if split not in PHOTOS:
+        if not data_root and split not in PHOTOS:
             raise ValueError(f'split={split!r} must be one of {", ".join(PHOTOS)}')
         if size < 16 or num_samples < 1 or zoom < 1:
             raise ValueError(
@@ -93,10 +111,20 @@ class PhotoCrops(BaseDataset):
         self.num_samples = num_samples
         self.zoom = zoom
         self.seed = seed
-        super().__init__(pipeline=list(pipeline), **kwargs)
+        self.files: list[Path] = []
+        super().__init__(data_root=data_root, pipeline=list(pipeline), **kwargs)
 
     def load_data_list(self) -> list[dict]:
         """Numbers of the crops; pixels are cut when asked for."""
+        if self.data_root:
+            folder = Path(self.data_root) / self.split
+            self.files = sorted(
+                path
+                for path in folder.glob('*')
+                if path.suffix.lower() in ('.jpg', '.jpeg', '.png')
+            )
+            if not self.files:
+                raise FileNotFoundError(catalog.missing(folder / '*.jpg'))
         return [{'number': number} for number in range(self.num_samples)]
 
     def prepare_data(self, idx: int) -> Any:
@@ -107,8 +135,11 @@ class PhotoCrops(BaseDataset):
     def crop(self, number: int) -> np.ndarray:
         """Crop as uint8 (3, size, size)."""
         rng = np.random.default_rng(derive_seed(self.seed, 'photos', self.split, number))
-        names = PHOTOS[self.split]
-        image = photo(names[number % len(names)])
+        if self.files:
+            image = read_rgb(self.files[number % len(self.files)])
+        else:
+            names = PHOTOS[self.split]
+            image = photo(names[number % len(names)])
         height, width = image.shape[:2]
         largest = min(self.zoom * self.size, height, width)
         side = round(rng.uniform(min(self.size, largest), largest))

@@ -1,10 +1,9 @@
-"""Drawing of glyphs (digits, letters) on crops of real photos and textures.
+"""Drawing of glyphs (digits, letters) and small grey objects on crops of real photos.
 
 Pure functions of NumPy arrays and a :class:`numpy.random.Generator`; nothing here knows MMEngine.
 Images are BGR ``uint8`` of shape ``(H, W, 3)``, boxes are ``(x, y, w, h)`` in whole pixels.
 
-The photos are the sample images inside scikit-image's wheel (CC0 or public domain; their sources
-are named in the documentation of :mod:`skimage.data`), the fonts are those matplotlib ships.
+The photos come from :mod:`mmext.datasets.backgrounds`, the fonts are those matplotlib ships.
 """
 
 from collections.abc import Sequence
@@ -18,24 +17,6 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 SPLITS = ('train', 'val', 'test')
-
-#: Files under ``skimage/data`` each split cuts its backgrounds from. Left out: images with text
-#: or numerals (page, text, clock_motion), graphics (logo, phantom, color, horse, chessboard) and
-#: the second view of the motorcycle, which is nearly the first.
-BACKGROUNDS: dict[str, tuple[str, ...]] = {
-    'train': (
-        'astronaut.png',
-        'brick.png',
-        'chelsea.png',
-        'coins.png',
-        'ihc.png',
-        'moon.png',
-        'motorcycle_left.png',
-        'rocket.jpg',
-    ),
-    'val': ('camera.png', 'grass.png', 'hubble_deep_field.jpg'),
-    'test': ('coffee.png', 'gravel.png', 'retina.jpg'),
-}
 
 #: Files under ``matplotlib/mpl-data/fonts/ttf`` each split renders from. An explicit list, because
 #: the symbol fonts (STIXSiz*, cmex10, cmsy10, *Display) have other signs at the codes of digits.
@@ -80,15 +61,18 @@ _CURVE = np.stack([(1 - _T) ** 2, 2 * _T * (1 - _T), _T**2], 1)
 
 
 class Glyph(NamedTuple):
-    """One character ready for drawing.
+    """One character or object ready for drawing.
 
     Attributes:
         alpha: Opacity, float32 of shape ``(h, w)`` in [0, 1], with an empty margin.
         hull: Convex hull of the ink, float32 ``(n, 2)`` as x, y.
+        texture: Factor of the colour at each pixel, float32 ``(h, w)``, on average 1; None for
+            ink of one colour.
     """
 
     alpha: np.ndarray
     hull: np.ndarray
+    texture: np.ndarray | None = None
 
 
 class Scene(NamedTuple):
@@ -128,34 +112,12 @@ def check_split(split: str, allowed: Sequence[str] = SPLITS) -> None:
         raise ValueError(f'split must be one of {", ".join(allowed)}, got {split!r}')
 
 
-@lru_cache(maxsize=len(SPLITS))
-def load_backgrounds(split: str) -> tuple[np.ndarray, ...]:
-    """Read the background photos of a split from scikit-image's wheel.
-
-    Returns:
-        BGR uint8 images ``(H, W, 3)`` of different sizes, all sides >= 300. They are shared
-        between calls, hence read-only.
-
-    Raises:
-        FileNotFoundError: The installed scikit-image ships fewer images.
-    """
-    check_split(split)
-    folder = package_dir('skimage') / 'data'
-    images = []
-    for name in BACKGROUNDS[split]:
-        image = cv2.imread(str(folder / name), cv2.IMREAD_COLOR)
-        if image is None:
-            raise FileNotFoundError(
-                f'{folder / name} is missing or unreadable; install a scikit-image wheel that '
-                'ships it (0.22 to 0.26 do)'
-            )
-        image.setflags(write=False)
-        images.append(image)
-    return tuple(images)
-
-
-def make_glyph(alpha: np.ndarray) -> Glyph:
+def make_glyph(alpha: np.ndarray, texture: np.ndarray | None = None) -> Glyph:
     """Build a :class:`Glyph` from an opacity map ``(h, w)`` in [0, 1].
+
+    Args:
+        alpha: Opacity.
+        texture: Brightness ``(h, w)`` in any unit, brought to the mean 1 over the opaque part.
 
     Raises:
         ValueError: No pixel reaches the opacity :data:`INK`.
@@ -164,8 +126,11 @@ def make_glyph(alpha: np.ndarray) -> Glyph:
     rows, columns = np.nonzero(alpha >= INK)
     if not rows.size:
         raise ValueError(f'alpha has no pixel of opacity >= {INK}: nothing to draw')
-    hull = cv2.convexHull(np.stack([columns, rows], 1).astype(np.float32))
-    return Glyph(alpha, hull.reshape(-1, 2))
+    hull = cv2.convexHull(np.stack([columns, rows], 1).astype(np.float32)).reshape(-1, 2)
+    if texture is None:
+        return Glyph(alpha, hull)
+    padded = np.pad(np.asarray(texture, np.float32), 2, mode='edge')
+    return Glyph(alpha, hull, padded / np.average(padded, weights=alpha).astype(np.float32))
 
 
 def glyph_from_digit(image: np.ndarray) -> Glyph:
@@ -174,8 +139,34 @@ def glyph_from_digit(image: np.ndarray) -> Glyph:
     smooth = cv2.resize(padded, None, fx=6, fy=6, interpolation=cv2.INTER_CUBIC)
     # A smoothstep between these levels gives strokes of one colour with soft edges; the blur of
     # an 8-pixel original would otherwise halve the contrast of thin strokes.
-    ramp = np.clip((smooth - 0.2) / 0.4, 0, 1)
-    return make_glyph(ramp * ramp * (3 - 2 * ramp))
+    return make_glyph(_smoothstep(smooth, 0.2, 0.6))
+
+
+def glyph_from_grey(image: np.ndarray) -> Glyph:
+    """Turn a light digit on black, uint8 ``(h, w)`` such as MNIST's, into a smooth glyph."""
+    # 20 pixels of ink: its strokes are wide enough for a narrower ramp than above.
+    return make_glyph(_smoothstep(_enlarge(image), 0.25, 0.65))
+
+
+def garment_from_grey(image: np.ndarray) -> Glyph:
+    """Turn a grey object on black, uint8 ``(h, w)`` such as Fashion-MNIST's, into a glyph.
+
+    All that is not black is opaque, and its grey levels are the texture.
+    """
+    grey = _enlarge(image)
+    # A floor of a fifth of the brightest level: the rim would else be black on every background.
+    return make_glyph(_smoothstep(grey, 0.02, 0.1), np.maximum(grey, 0.2 * float(grey.max())))
+
+
+def _enlarge(image: np.ndarray) -> np.ndarray:
+    """Enlarge a grey image four times; float32 in about [0, 1]."""
+    padded = np.pad(np.asarray(image, np.float32) / 255, 1)
+    return cv2.resize(padded, None, fx=4, fy=4, interpolation=cv2.INTER_CUBIC)
+
+
+def _smoothstep(values: np.ndarray, low: float, high: float) -> np.ndarray:
+    ramp = np.clip((values - low) / (high - low), 0, 1)
+    return ramp * ramp * (3 - 2 * ramp)
 
 
 @lru_cache(maxsize=2048)
@@ -213,6 +204,12 @@ def warp_glyph(glyph: Glyph, side: float, angle: float) -> tuple[np.ndarray, np.
     Returns:
         Opacity patch float32 ``(h, w)`` and the tight box of its ink, int64 ``(4,)``.
     """
+    patch = _warp(glyph.alpha, glyph, side, angle)
+    return patch, tight_box(patch)
+
+
+def _warp(values: np.ndarray, glyph: Glyph, side: float, angle: float) -> np.ndarray:
+    """Move a map ``(h, w)`` of a glyph as :func:`warp_glyph` moves its opacity."""
     turn = np.deg2rad(angle)
     cos, sin = np.cos(turn), np.sin(turn)
     rotation = np.array([[cos, sin], [-sin, cos]], np.float32)
@@ -223,8 +220,7 @@ def warp_glyph(glyph: Glyph, side: float, angle: float) -> tuple[np.ndarray, np.
     offset = margin - scale * low
     width, height = (np.ceil(scale * (high - low)) + 2 * margin + 1).astype(int)
     matrix = np.concatenate([scale * rotation, offset[:, None]], 1)
-    patch = cv2.warpAffine(glyph.alpha, matrix, (int(width), int(height)), flags=cv2.INTER_LINEAR)
-    return patch, tight_box(patch)
+    return cv2.warpAffine(values, matrix, (int(width), int(height)), flags=cv2.INTER_LINEAR)
 
 
 def tight_box(alpha: np.ndarray) -> np.ndarray:
@@ -284,8 +280,12 @@ def mean_luminance(image: np.ndarray) -> float:
 
 
 def draw_strokes(rng: np.random.Generator, canvas: np.ndarray, count: int) -> np.ndarray:
-    """Draw ``count`` curved distractor strokes, brighter or darker than what is below them."""
+    """Draw ``count`` curved distractor strokes, brighter or darker than what is below them.
+
+    They are 1 to 3 pixels wide in a canvas of 80 pixels and grow with it.
+    """
     size = canvas.shape[0]
+    width = max(1, round(size / 80))
     for _ in range(count):
         ends = rng.uniform(0, size, 2) + rng.uniform(-0.4, 0.4, (3, 2)) * size
         curve = _CURVE @ ends
@@ -295,23 +295,23 @@ def draw_strokes(rng: np.random.Generator, canvas: np.ndarray, count: int) -> np
         colour = sample_colour(rng, min(max(below + shift, 5.0), 245.0))
         points = np.round(curve * 16).astype(np.int32)[:, None]
         mask = np.zeros(canvas.shape[:2], np.uint8)
-        thickness = int(rng.integers(1, 4))
+        thickness = width * int(rng.integers(1, 4))
         cv2.polylines(mask, [points], False, 255, thickness, cv2.LINE_AA, shift=4)
         canvas = blend(canvas, mask * np.float32(1 / 255), colour)
     return canvas
 
 
 def blend(canvas: np.ndarray, alpha: np.ndarray, colour: np.ndarray) -> np.ndarray:
-    """Lay ``colour (3,)`` with opacity ``alpha (H, W)`` over ``canvas (H, W, 3)``."""
+    """Lay ``colour``, (3,) or (H, W, 3), with opacity ``alpha (H, W)`` over a canvas (H, W, 3)."""
     return canvas + alpha[..., None] * (colour - canvas)
 
 
-def _covers(box: np.ndarray, others: Sequence[np.ndarray]) -> bool:
+def _covers(box: np.ndarray, others: Sequence[np.ndarray], max_cover: float) -> bool:
     for other in others:
         low = np.maximum(box[:2], other[:2])
         high = np.minimum(box[:2] + box[2:], other[:2] + other[2:])
         shared = np.clip(high - low, 0, None).prod()
-        if shared > MAX_COVER * min(box[2] * box[3], other[2] * other[3]):
+        if shared > max_cover * min(box[2] * box[3], other[2] * other[3]):
             return True
     return False
 
@@ -324,12 +324,14 @@ def compose_scene(
     sides: tuple[int, int],
     max_strokes: int = 3,
     max_noise: float = 5.0,
+    max_cover: float = MAX_COVER,
 ) -> Scene:
     """Draw glyphs on a random piece of background.
 
     Every glyph is rotated by up to :data:`MAX_ANGLE` degrees, has a random colour brighter than
     the mean of what lies under its box by :data:`CONTRAST`, lies wholly inside the image, and
-    covers no other one by more than :data:`MAX_COVER` of the smaller box. A glyph that finds no
+    covers no other one by more than ``max_cover`` of the smaller box. A texture varies the colour
+    around that mean. A glyph that finds no
     place in 40 trials is left out; the first one always fits.
 
     Args:
@@ -340,6 +342,7 @@ def compose_scene(
         sides: Range of the longer side of a glyph's box in pixels, ends included.
         max_strokes: Most distractor strokes, drawn before the glyphs.
         max_noise: Largest standard deviation of the Gaussian pixel noise, in grey levels.
+        max_cover: Largest share of the smaller of two boxes that may be covered, in [0, 1].
     """
     canvas = cut_background(rng, backgrounds, size)
     canvas = draw_strokes(rng, canvas, int(rng.integers(max_strokes + 1)))
@@ -349,20 +352,26 @@ def compose_scene(
     for index, glyph in enumerate(glyphs):
         # warp_glyph meets a side to within a pixel, so both ends keep one pixel of room.
         side = rng.uniform(sides[0] + 1, sides[1] - 1)
-        patch, local = warp_glyph(glyph, side, rng.uniform(-MAX_ANGLE, MAX_ANGLE))
+        angle = rng.uniform(-MAX_ANGLE, MAX_ANGLE)
+        patch, local = warp_glyph(glyph, side, angle)
         for _ in range(40):
             x = int(rng.integers(size - local[2] + 1))
             y = int(rng.integers(size - local[3] + 1))
             box = np.array([x, y, local[2], local[3]], np.int64)
-            if not _covers(box, boxes):
+            if not _covers(box, boxes, max_cover):
                 break
         else:
             continue
-        mask = place(patch, x - int(local[0]), y - int(local[1]), size)
+        corner = x - int(local[0]), y - int(local[1])
+        mask = place(patch, *corner, size)
         below = mean_luminance(canvas[y : y + box[3], x : x + box[2]])
         most = max(min(CONTRAST[1], 245 - below), CONTRAST[0])
         luminance = below + rng.uniform(CONTRAST[0], most)
-        canvas = blend(canvas, mask, sample_colour(rng, min(luminance, 255.0)))
+        colour = sample_colour(rng, min(luminance, 255.0))
+        if glyph.texture is not None:
+            texture = place(_warp(glyph.texture, glyph, side, angle), *corner, size)
+            colour = np.minimum(texture[..., None] * colour, 255)
+        canvas = blend(canvas, mask, colour)
         boxes.append(box)
         kept.append(index)
         masks.append(mask)

@@ -1,7 +1,7 @@
-"""Find mistakes in COCO annotation files before a training starts.
+"""Find missing data and mistakes in COCO annotation files before a training starts.
 
 MMDetection drops annotations of unknown categories without a word, so a wrong class list trains on
-nothing; and a missing file is reported from deep inside the dataset.
+nothing; and missing data is reported from deep inside the dataset, or downloaded without asking.
 """
 
 import json
@@ -14,11 +14,16 @@ from typing import Any
 from mmengine.fileio import list_from_file
 from mmengine.logging import print_log
 
+from mmext.datasets import catalog
+
 
 def check_annotations(
     cfg: Mapping[str, Any], dataloaders: Sequence[str] = ('train_dataloader', 'val_dataloader')
 ) -> None:
-    """Check every local COCO file that some dataloaders of a config name.
+    """Check the known data sets and every local COCO file that some dataloaders of a config name.
+
+    A data set is known if it is in :data:`mmext.datasets.known_sets.SETS`; one of these that is
+    missing is named with the command that prepares it.
 
     One warning counts the boxes that ``metainfo.classes`` leaves out: to train on a part of the
     categories is usual, and so is a class that was forgotten.
@@ -28,7 +33,7 @@ def check_annotations(
         dataloaders: Keys of the dataloaders that the run reads; the config need not have them all.
 
     Raises:
-        FileNotFoundError: A file does not exist.
+        FileNotFoundError: A known data set, or a file, does not exist.
         ValueError: A file is no COCO annotation file, an annotation or a class of the config has a
             category that the file does not define, or a training set that needs labels has none of
             its classes.
@@ -39,7 +44,10 @@ def check_annotations(
     seen: set[tuple[str, tuple[str, ...], bool]] = set()
     notes: list[str] = []
     for field in dataloaders:
-        for dataset in _coco_datasets((cfg.get(field) or {}).get('dataset')):
+        source = (cfg.get(field) or {}).get('dataset')
+        for folder in _folders(source):
+            catalog.check_present(folder)
+        for dataset in _coco_datasets(source):
             path = _path(dataset)
             key = path, _classes(field, dataset), _needs_labels(dataset)
             if key not in seen and '://' not in path:
@@ -66,6 +74,22 @@ def _classes(field: str, dataset: Mapping[str, Any]) -> tuple[str, ...]:
             f'{field}: metainfo.classes={classes!r} is neither a list nor a file with a class on '
             f'each line; a list of one class is [{classes!r}]'
         ) from None
+
+
+def _folders(node: Any) -> Iterator[str]:
+    """Local folders of the dataset configs in a dataset config, whatever wraps them."""
+    if isinstance(node, Mapping):
+        # MMPretrain's own configs have the folder in data_prefix.
+        for folder in (node.get('data_root'), node.get('data_prefix')):
+            if isinstance(folder, str) and folder and '://' not in folder:
+                yield os.path.expanduser(folder)
+                break
+        for key, value in node.items():
+            if key != 'pipeline':
+                yield from _folders(value)
+    elif isinstance(node, (list, tuple)):
+        for child in node:
+            yield from _folders(child)
 
 
 def _coco_datasets(node: Any) -> Iterator[Mapping[str, Any]]:

@@ -28,7 +28,7 @@ def scenes(quick: bool) -> tuple[Path, list[str]]:
     """Make the digit scenes, or a few of them; return them and the options that name them."""
     from mmengine.config import Config
 
-    from mmext.datasets.digit_scenes import SceneSettings, generate
+    from mmext.datasets.scenes import SceneSettings, generate
 
     if not quick:
         folder = ROOT / 'data/digit_scenes'

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from mmext.datasets import letters, rendering
+from mmext.datasets import backgrounds, letters, rendering
 from mmext.datasets.letters import LettersDataset, render_letter
 from mmext.registry import DATASETS
 
@@ -37,9 +37,9 @@ def test_items_follow_the_conventions():
 @pytest.mark.parametrize('split', ['train', 'val'])
 def test_only_fonts_and_backgrounds_of_the_split_are_used(monkeypatch, split):
     seen = set()
-    load, glyph = rendering.load_backgrounds, rendering.glyph_from_font
+    load, glyph = backgrounds.load_photos, rendering.glyph_from_font
     monkeypatch.setattr(
-        letters.rendering, 'load_backgrounds', lambda name: seen.add(name) or load(name)
+        backgrounds, 'load_photos', lambda photos, name: seen.add(name) or load(photos, name)
     )
     monkeypatch.setattr(
         letters.rendering,
@@ -78,9 +78,9 @@ def test_missing_files_are_named(monkeypatch, tmp_path):
     monkeypatch.setattr(rendering, 'package_dir', lambda package: tmp_path)
     with pytest.raises(FileNotFoundError, match='NoSuchFont.ttf'):
         rendering.glyph_from_font('A', 'NoSuchFont.ttf')
-    rendering.load_backgrounds.cache_clear()
+    backgrounds.load_photos.cache_clear()
     with pytest.raises(FileNotFoundError, match='camera.png'):
-        rendering.load_backgrounds('val')
+        backgrounds.load_photos('skimage', 'val')
 
 
 def test_missing_package_names_the_extra():

@@ -4,15 +4,15 @@ import numpy as np
 import pytest
 
 from mmext.datasets import rendering
-from mmext.datasets.digit_scenes import SceneSettings, render_digit_scene
 from mmext.datasets.digits import handwritten_digits
+from mmext.datasets.scenes import SceneSettings, render_scene
 
 LUMINANCE = np.array([0.114, 0.587, 0.299])
 
 
 def test_boxes_are_tight_around_the_masks():
     for index in range(40):
-        scene, labels = render_digit_scene('train', SceneSettings(), index)
+        scene, labels = render_scene('train', SceneSettings(), index)
         assert len(labels) == len(scene.boxes) == len(scene.masks) >= 1
         for (x, y, w, h), mask in zip(scene.boxes, scene.masks, strict=True):
             points = np.argwhere(mask >= rendering.INK)
@@ -39,7 +39,7 @@ def test_boxes_are_tight_around_the_painted_pixels():
 def test_boxes_have_the_promised_size_place_and_overlap():
     sides = []
     for index in range(150):
-        boxes = render_digit_scene('val', SceneSettings(), index)[0].boxes.astype(float)
+        boxes = render_scene('val', SceneSettings(), index)[0].boxes.astype(float)
         assert 1 <= len(boxes) <= 3
         assert boxes[:, :2].min() >= 0
         assert (boxes[:, :2] + boxes[:, 2:]).max() <= 80

@@ -4,6 +4,7 @@ import logging
 import pytest
 from mmengine.config import Config
 
+from mmext.datasets.known_sets import SETS
 from mmext.engine import annotations, launch
 from mmext.engine.annotations import check_annotations
 
@@ -147,3 +148,60 @@ def test_an_unlabelled_set_needs_no_boxes(config):
 
 def test_other_datasets_are_left_alone(config):
     check_annotations(config(type='VOCDataset'))
+
+
+@pytest.mark.parametrize(
+    'dataset',
+    [
+        dict(type='MNIST', data_root='data/mnist'),
+        # As in MMPretrain's own configs, whose loaders would download.
+        dict(type='MNIST', data_prefix='data/mnist'),
+        dict(type='mmpretrain.CustomDataset', data_root='data/mnist', data_prefix='train'),
+        dict(type='mmext.InMemoryDataset', dataset=dict(type='MNIST', data_root='data/mnist/')),
+        dict(type='RepeatDataset', dataset=dict(type='XMLDataset', data_root='data/mnist')),
+        dict(type='CocoDataset', data_root='data/mnist', ann_file='annotations/train.json'),
+        dict(
+            type='mmext.SeededConcatDataset',
+            datasets=[
+                dict(type='ToyDataset'),
+                dict(type='mmext.TwoDomainDataset', target=dict(data_root='data/mnist')),
+            ],
+        ),
+    ],
+)
+def test_a_missing_known_set_is_named_with_its_command(dataset, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    message = '^data/mnist is missing: python tools/data.py mnist$'
+    with pytest.raises(FileNotFoundError, match=message):
+        check_annotations(dict(val_dataloader=dict(dataset=dataset)))
+    # Another loader's data is not asked for.
+    check_annotations(dict(val_dataloader=dict(dataset=dataset)), ['test_dataloader'])
+    for name in SETS['mnist'].layout:
+        (tmp_path / 'data/mnist').mkdir(parents=True, exist_ok=True)
+        (tmp_path / 'data/mnist' / name).touch()
+    if dataset['type'] != 'CocoDataset':
+        check_annotations(dict(val_dataloader=dict(dataset=dataset)))
+    (tmp_path / 'data/mnist/t10k-labels-idx1-ubyte').unlink()
+    with pytest.raises(FileNotFoundError, match='^data/mnist/t10k-labels-idx1-ubyte is missing'):
+        check_annotations(dict(val_dataloader=dict(dataset=dataset)))
+
+
+def test_unknown_folders_and_pipelines_are_left_alone(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    pipeline = [dict(type='Paste', data_root='data/mnist')]
+    for dataset in (
+        dict(type='ImageNet', data_root='data/imagenet'),
+        dict(type='MNIST', data_root='s3://bucket/mnist'),
+        dict(type='ToyDataset', pipeline=pipeline),
+    ):
+        check_annotations(dict(train_dataloader=dict(dataset=dataset)))
+
+
+def test_training_without_the_data_is_one_line(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    loader = dict(dataset=dict(type='MNIST', data_root='data/mnist'))
+    cfg = Config(dict(model={}, train_cfg={}, train_dataloader=loader))
+    with pytest.raises(SystemExit), launch.user_errors('train.py'):
+        launch.prepare(cfg)
+    wanted = 'train.py: error: data/mnist is missing: python tools/data.py mnist\n'
+    assert capsys.readouterr().err == wanted

@@ -1,6 +1,5 @@
-# Digit scenes: handwritten digits pasted on real photos and textures, COCO format, made offline by
-# tools/dataset_converters/make_digit_scenes.py. Test digits and backgrounds never appear in
-# training.
+# Digit scenes: handwritten digits pasted on real photos and textures, COCO format, made offline:
+# python tools/data.py digit_scenes. Test digits and backgrounds never appear in training.
 dataset_type = 'CocoDataset'
 data_root = 'data/digit_scenes/'
 classes = ('0', '1', '2', '3', '4', '5', '6', '7', '8', '9')
@@ -30,7 +29,8 @@ geometry = [
     [dict(type='TranslateY', max_mag=0.15)],
 ]
 meta_keys = ('img_id', 'img_path', 'ori_shape', 'img_shape', 'scale_factor', 'homography_matrix')
-resize = dict(type='Resize', scale=(80, 80), keep_ratio=True)
+# Scenes have the size of the input: this notes the scale, which detections are undone by.
+resize = dict(type='Resize', scale_factor=1.0, keep_ratio=True)
 augment_labelled = [
     dict(type='LoadImageFromFile'),
     dict(type='LoadAnnotations', with_bbox=True),
@@ -48,6 +48,17 @@ test_pipeline = [
         meta_keys=('img_id', 'img_path', 'ori_shape', 'img_shape', 'scale_factor'),
     ),
 ]
+# Views of an unlabelled image: a weak one for the teachers, a strong one for each student.
+branches = ['sup_student1', 'sup_student2', 'unsup_teacher', 'unsup_student1', 'unsup_student2']
+pack = dict(type='PackDetInputs', meta_keys=meta_keys)
+weak = [resize, pack]
+strong = [
+    resize,
+    dict(type='RandAugment', aug_space=colour, aug_num=1),
+    dict(type='RandAugment', aug_space=geometry, aug_num=1),
+    dict(type='RandomErasing', n_patches=(1, 3), ratio=(0, 0.2)),
+    pack,
+]
 labelled_dataset = dict(
     type=dataset_type,
     data_root=data_root,
@@ -55,7 +66,7 @@ labelled_dataset = dict(
     ann_file=labelled_ann,
     data_prefix=dict(img='train/'),
     filter_cfg=dict(filter_empty_gt=True),
-    pipeline=[*augment_labelled, dict(type='PackDetInputs', meta_keys=meta_keys)],
+    pipeline=[*augment_labelled, pack],
 )
 train_dataloader = dict(
     batch_size=4,

@@ -3,44 +3,34 @@
 # view for each student.
 _base_ = ['./digit_scenes.py']
 
-branches = ['sup_student1', 'sup_student2', 'unsup_teacher', 'unsup_student1', 'unsup_student2']
-pack = dict(type='PackDetInputs', meta_keys=_base_.meta_keys)
-weak = [_base_.resize, pack]
-strong = [
-    _base_.resize,
-    dict(type='RandAugment', aug_space=_base_.colour, aug_num=1),
-    dict(type='RandAugment', aug_space=_base_.geometry, aug_num=1),
-    dict(type='RandomErasing', n_patches=(1, 3), ratio=(0, 0.2)),
-    pack,
+labelled_students = [
+    dict(
+        _base_.labelled_dataset,
+        pipeline=[
+            *_base_.augment_labelled,
+            dict(type='MultiBranch', branch_field=_base_.branches, **{branch: _base_.pack}),
+        ],
+    )
+    for branch in ('sup_student1', 'sup_student2')
 ]
-
-
-def labelled_for(branch):
-    to_branch = dict(type='MultiBranch', branch_field=branches, **{branch: pack})
-    return dict(_base_.labelled_dataset, pipeline=[*_base_.augment_labelled, to_branch])
-
-
 unlabelled = dict(
-    type=_base_.dataset_type,
-    data_root=_base_.data_root,
-    metainfo=_base_.metainfo,
+    _base_.labelled_dataset,
     ann_file=_base_.unlabelled_ann,
-    data_prefix=dict(img='train/'),
     filter_cfg=dict(filter_empty_gt=False),
     pipeline=[
         dict(type='LoadImageFromFile'),
         dict(type='LoadEmptyAnnotations', with_bbox=True),
         dict(
             type='MultiBranch',
-            branch_field=branches,
-            unsup_teacher=weak,
-            unsup_student1=strong,
-            unsup_student2=strong,
+            branch_field=_base_.branches,
+            unsup_teacher=_base_.weak,
+            unsup_student1=_base_.strong,
+            unsup_student2=_base_.strong,
         ),
     ],
 )
 train_dataloader = dict(
     batch_size=16,
     sampler=dict(batch_size=16, source_ratio=[1, 1, 2]),
-    dataset=dict(datasets=[labelled_for('sup_student1'), labelled_for('sup_student2'), unlabelled]),
+    dataset=dict(datasets=[*labelled_students, unlabelled]),
 )

@@ -1,4 +1,4 @@
-"""Digit scenes: disjoint splits, exact fractions, files other tools load, safe writing."""
+"""Scenes: disjoint splits, exact fractions, files other tools load, safe writing."""
 
 import hashlib
 import json
@@ -10,17 +10,17 @@ import numpy as np
 import pytest
 from pycocotools.coco import COCO
 
-from mmext.datasets import digit_scenes, rendering
-from mmext.datasets.digit_scenes import (
+from mmext.datasets import backgrounds, rendering, scene_objects
+from mmext.datasets import scenes as generator
+from mmext.datasets.scenes import (
     SceneSettings,
     generate,
     image_name,
     labelled_ids,
-    render_digit_scene,
+    render_scene,
 )
-from mmext.datasets.digits import handwritten_digits
 
-TOOL = Path(__file__).parents[2] / 'tools' / 'dataset_converters' / 'make_digit_scenes.py'
+TOOL = Path(__file__).parents[2] / 'tools' / 'dataset_converters' / 'make_scenes.py'
 TINY = SceneSettings(size=48, train=20, val=4, test=3, percent=(5, 25), folds=2)
 
 
@@ -34,7 +34,7 @@ def scenes(tmp_path_factory):
 @pytest.fixture
 def messages(monkeypatch):
     said = []
-    monkeypatch.setattr(digit_scenes, 'print_log', lambda text, **_: said.append(text))
+    monkeypatch.setattr(generator, 'print_log', lambda text, **_: said.append(text))
     return said
 
 
@@ -57,7 +57,7 @@ def test_backgrounds_of_splits_are_disjoint_files():
     folder = rendering.package_dir('skimage') / 'data'
     hashes = [
         hashlib.sha256((folder / name).read_bytes()).hexdigest()
-        for names in rendering.BACKGROUNDS.values()
+        for names in backgrounds.SKIMAGE.values()
         for name in names
     ]
     assert len(hashes) == len(set(hashes)) == 14
@@ -66,18 +66,18 @@ def test_backgrounds_of_splits_are_disjoint_files():
 @pytest.mark.parametrize('split', rendering.SPLITS)
 def test_scenes_use_digits_and_backgrounds_of_their_split_only(monkeypatch, split):
     asked = []
-    load = rendering.load_backgrounds
+    load, digits = backgrounds.load_photos, scene_objects.handwritten_digits
     monkeypatch.setattr(
-        rendering, 'load_backgrounds', lambda name: asked.append(name) or load(name)
+        backgrounds,
+        'load_photos',
+        lambda photos, name, root: asked.append(name) or load(photos, name, root),
     )
     monkeypatch.setattr(
-        digit_scenes,
-        'handwritten_digits',
-        lambda name: asked.append(name) or handwritten_digits(name),
+        scene_objects, 'handwritten_digits', lambda name: asked.append(name) or digits(name)
     )
-    scene, _ = render_digit_scene(split, TINY, 0)
+    scene, _ = render_scene(split, TINY, 0)
     assert asked == [split, split]
-    again, _ = render_digit_scene(split, TINY, 0)
+    again, _ = render_scene(split, TINY, 0)
     assert np.array_equal(scene.image, again.image)
 
 
@@ -140,7 +140,7 @@ def test_files_hold_the_rendered_scenes(scenes):
             image_name(number) for number in range(1, count + 1)
         ]
         for image_id in coco.getImgIds():
-            scene, labels = render_digit_scene(split, TINY, image_id - 1)
+            scene, labels = render_scene(split, TINY, image_id - 1)
             info = coco.imgs[image_id]
             image = cv2.imread(str(scenes / split / info['file_name']))
             assert np.array_equal(image, scene.image)
@@ -197,7 +197,7 @@ def test_mmdet_loads_labelled_and_unlabelled(scenes):
     dataset = load('instances_train.1@25')
     assert len(dataset) == 5
     for item in dataset:
-        scene, labels = render_digit_scene('train', TINY, item['img_id'] - 1)
+        scene, labels = render_scene('train', TINY, item['img_id'] - 1)
         corners = np.concatenate([scene.boxes[:, :2], scene.boxes[:, :2] + scene.boxes[:, 2:]], 1)
         assert Path(item['img_path']).is_file()
         assert [instance['bbox'] for instance in item['instances']] == corners.tolist()
@@ -262,7 +262,7 @@ def test_other_folders_are_never_replaced(tmp_path, manifest):
     (tmp_path / 'mine' / 'thesis.txt').write_text('years of work')
     if manifest is not None:
         (tmp_path / 'mine' / 'manifest.json').write_text(manifest)
-    with pytest.raises(FileExistsError, match='holds no digit scenes'):
+    with pytest.raises(FileExistsError, match='holds no scenes'):
         generate(tmp_path / 'mine', TINY, force=True)
     assert (tmp_path / 'mine' / 'thesis.txt').read_text() == 'years of work'
 
@@ -274,7 +274,7 @@ def test_an_empty_folder_is_used(tmp_path, messages):
 
 def _fail_at_third_call(monkeypatch, name):
     calls = []
-    original = getattr(digit_scenes, name)
+    original = getattr(generator, name)
 
     def wrapped(*args):
         calls.append(args)
@@ -282,7 +282,7 @@ def _fail_at_third_call(monkeypatch, name):
             raise OSError('disk full')
         return original(*args)
 
-    monkeypatch.setattr(digit_scenes, name, wrapped)
+    monkeypatch.setattr(generator, name, wrapped)
 
 
 @pytest.mark.parametrize('name', ['encode_png', '_write_coco'])
@@ -299,14 +299,14 @@ def test_a_failure_keeps_the_scenes_before(tmp_path, monkeypatch, messages, at_t
     generate(out, TINY)
     before = _files(out)
     if at_the_end:
-        replace = digit_scenes.os.replace
+        replace = generator.os.replace
 
         def refuse_new(source, target):
             if Path(source).name == 'new':
                 raise OSError('disk full')
             replace(source, target)
 
-        monkeypatch.setattr(digit_scenes.os, 'replace', refuse_new)
+        monkeypatch.setattr(generator.os, 'replace', refuse_new)
     else:
         _fail_at_third_call(monkeypatch, 'encode_png')
     with pytest.raises(OSError, match='disk full'):
@@ -319,6 +319,11 @@ def test_a_failure_keeps_the_scenes_before(tmp_path, monkeypatch, messages, at_t
     ('arguments', 'message'),
     [
         ({'size': 47}, 'size'),
+        ({'size': 80, 'sides': (18, 75)}, 'size'),
+        ({'sides': (7, 42)}, 'sides'),
+        ({'sides': (18, 19)}, 'sides'),
+        ({'objects': 'letters'}, 'objects'),
+        ({'photos': 'mine'}, 'photos'),
         ({'train': 0}, 'train'),
         ({'val': 0}, 'val'),
         ({'test': -1}, 'test'),
@@ -341,8 +346,8 @@ def test_command_line(tmp_path, capfd):
     out = tmp_path / 'cli'
     main(['--out', str(out), *sizes, '--percent', '5', '25'])
     # No progress bar: the standard error is not a terminal here.
-    assert 'train' not in capfd.readouterr().err
-    assert _read(out / 'manifest.json')['settings'] == digit_scenes._as_json(TINY) | {
+    assert not capfd.readouterr().err
+    assert _read(out / 'manifest.json')['settings'] == generator._as_json(TINY) | {
         'percent': [5, 25]
     }
     for wrong, message in ((['--percent', '0'], 'percent'), (['--size', '40'], 'size')):

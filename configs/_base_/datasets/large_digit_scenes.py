@@ -1,0 +1,16 @@
+# Digit scenes of 160 pixels: python tools/data.py large_digit_scenes. 2 % are 40 labelled images.
+_base_ = ['./digit_scenes.py']
+
+data_root = 'data/large_digit_scenes/'
+percent = 2
+labelled_ann = f'annotations/semi/instances_train.{_base_.fold}@{percent}.json'
+unlabelled_ann = f'annotations/semi/instances_train.{_base_.fold}@{percent}-unlabeled.json'
+labelled_dataset = dict(_base_.labelled_dataset, data_root=data_root, ann_file=labelled_ann)
+train_dataloader = dict(
+    batch_size=8, sampler=dict(batch_size=8), dataset=dict(datasets=[labelled_dataset])
+)
+on_scenes = dict(dataset=dict(data_root=data_root))
+val_dataloader = on_scenes
+test_dataloader = on_scenes
+val_evaluator = dict(ann_file=data_root + 'annotations/instances_val.json')
+test_evaluator = dict(ann_file=data_root + 'annotations/instances_test.json')

@@ -1,0 +1,16 @@
+# Digit scenes of 160 pixels for two teacher-student pairs, branches as in the small ones.
+_base_ = ['./digit_scenes_semi.py']
+
+data_root = 'data/large_digit_scenes/'
+part = f'annotations/semi/instances_train.{_base_.fold}@2'
+files = [f'{part}.json', f'{part}.json', f'{part}-unlabeled.json']
+datasets = [
+    dict(dataset, data_root=data_root, ann_file=file)
+    for dataset, file in zip(_base_.train_dataloader.dataset.datasets, files, strict=True)
+]
+train_dataloader = dict(dataset=dict(datasets=datasets))
+on_scenes = dict(dataset=dict(data_root=data_root))
+val_dataloader = on_scenes
+test_dataloader = on_scenes
+val_evaluator = dict(ann_file=data_root + 'annotations/instances_val.json')
+test_evaluator = dict(ann_file=data_root + 'annotations/instances_test.json')
