@@ -33,7 +33,17 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
         metavar='CKPT',
         help='go on from this checkpoint; without CKPT from the latest in the work dir, if any',
     )
-    parser.add_argument('--amp', action='store_true', help='train in mixed precision (GPU)')
+    parser.add_argument(
+        '--amp',
+        action='store_true',
+        help="train in mixed precision: the optimizer wrapper's Amp counterpart on a GPU, bfloat16 "
+        '(mmext.AutocastHook) on a CPU',
+    )
+    parser.add_argument(
+        '--channels-last',
+        action='store_true',
+        help='channels_last activations (mmext.ChannelsLastHook): faster convolutions',
+    )
     parser.add_argument(
         '--auto-scale-lr',
         action='store_true',
@@ -61,6 +71,7 @@ def main(argv: list[str] | None = None) -> None:
             work_dir=args.work_dir,
             resume=args.resume,
             amp=args.amp,
+            channels_last=args.channels_last,
             auto_scale_lr=args.auto_scale_lr,
             launcher=args.launcher,
         )

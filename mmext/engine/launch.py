@@ -225,6 +225,7 @@ def prepare(
     work_dir: str | None = None,
     resume: str | None = None,
     amp: bool = False,
+    channels_last: bool = False,
     auto_scale_lr: bool = False,
     launcher: str = 'none',
 ) -> None:
@@ -237,7 +238,9 @@ def prepare(
         resume: Checkpoint to go on from, or ``'auto'``: the latest one in the work dir, also if
             the folder has moved, and where there is none yet, an ordinary start (with
             ``cfg.load_from``). None: as in the config.
-        amp: Train in mixed precision: the Amp counterpart of the optimizer wrapper is used.
+        amp: Train in mixed precision: on a GPU with the Amp counterpart of the optimizer wrapper,
+            on a CPU with ``mmext.AutocastHook``.
+        channels_last: Add ``mmext.ChannelsLastHook``.
         auto_scale_lr: Scale the learning rate with the total batch size.
         launcher: As in :func:`mmext.compat.distributed.setup`.
 
@@ -254,6 +257,8 @@ def prepare(
         _set_resume(cfg, resume)
     if amp:
         _enable_amp(cfg)
+    if channels_last:
+        _add_hook(cfg, 'mmext.ChannelsLastHook')
     if auto_scale_lr:
         scale = cfg.get('auto_scale_lr')
         if not scale or 'base_batch_size' not in scale:
@@ -355,9 +360,21 @@ def _set_resume(cfg: Config, resume: str) -> None:
     cfg.resume, cfg.load_from = True, None
 
 
+def _add_hook(cfg: Config, kind: str) -> None:
+    hooks = list(cfg.get('custom_hooks') or [])
+    # A class in a config of Python's syntax has no scope in its name.
+    if not any(_name(hook['type']).endswith(kind.partition('.')[2]) for hook in hooks):
+        cfg.custom_hooks = [*hooks, {'type': kind}]
+
+
+def _name(kind: str | type) -> str:
+    return kind if isinstance(kind, str) else kind.__name__
+
+
 def _enable_amp(cfg: Config) -> None:
     if get_device() in ('cpu', 'mps'):
-        raise ValueError('--amp needs a GPU, and none is visible here: leave it out')
+        _add_hook(cfg, 'mmext.AutocastHook')
+        return
     wrapper = cfg.get('optim_wrapper')
     if wrapper is None or 'optimizer' not in wrapper:
         raise ValueError(
@@ -365,7 +382,7 @@ def _enable_amp(cfg: Config) -> None:
             'several, choose AmpOptimWrapper for each of them in the config'
         )
     kind = wrapper.get('type', 'OptimWrapper')
-    name = kind if isinstance(kind, str) else kind.__name__
+    name = _name(kind)
     if not name.endswith('AmpOptimWrapper'):
         amp_name = name.removesuffix('OptimWrapper') + 'AmpOptimWrapper'
         if OPTIM_WRAPPERS.get(amp_name) is None:

@@ -1,13 +1,13 @@
 """Events between forward and optimizer step, which MMEngine's hooks do not reach.
 
-:func:`attach` turns an OptimWrapper into a subclass of its own class that calls back at five
+:func:`attach` turns an OptimWrapper into a subclass of its own class that calls back at six
 phases. It works for the plain, the AMP and the Apex wrapper and for subclasses of them, since it
 only wraps the methods every wrapper has.
 """
 
 import weakref
 from collections.abc import Callable
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from functools import cache
 from types import new_class
 from typing import Any, NamedTuple
@@ -16,7 +16,14 @@ import torch.distributed
 from mmengine.logging import print_log
 from mmengine.optim import OptimWrapper, OptimWrapperDict
 
-PHASES = ('before_forward', 'after_backward', 'before_update', 'after_update', 'on_exception')
+PHASES = (
+    'before_forward',
+    'around_forward',
+    'after_backward',
+    'before_update',
+    'after_update',
+    'on_exception',
+)
 _UPDATES = ('before_update', 'after_update')
 _ATTRIBUTE = '_mmext_phases'
 
@@ -34,6 +41,8 @@ class Phases:
     phase                called
     ===================  ======================================================================
     ``before_forward``   ``(model)`` on entering ``optim_context``, before autocast and ``no_sync``
+    ``around_forward``   ``(model)`` after ``before_forward``; returns a context manager, which is
+                         entered around those of the wrapper and left with ``optim_context``
     ``after_backward``   ``()`` after each ``backward``: with AMP the gradients are still scaled,
                          with accumulation it fires for every micro-batch
     ``before_update``    ``(optimizer)`` before ``optimizer.step``: gradients are unscaled and
@@ -65,7 +74,8 @@ class Phases:
 
         Args:
             phase (str): One of :data:`PHASES`.
-            callback (callable): Takes the arguments listed at the class; its result is ignored.
+            callback (callable): Takes the arguments listed at the class; only the result of
+                ``around_forward`` matters.
             name (str): Name of the plugin. It may be used once per phase.
             order (int): Callbacks run by ascending order, equal ones as registered.
 
@@ -145,7 +155,10 @@ class Phases:
         self._open_contexts += 1
         try:
             self.call('before_forward', model)
-            yield
+            with ExitStack() as contexts:
+                for callback in tuple(self._callbacks['around_forward']):
+                    contexts.enter_context(callback.call(model))
+                yield
         except BaseException as error:
             self.fail(error)
             raise

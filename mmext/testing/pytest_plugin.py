@@ -41,7 +41,7 @@ class _Session:
 def pytest_configure(config: pytest.Config) -> None:
     """Tell pytest the marks, in case the project has not."""
     config.addinivalue_line('markers', 'slow: takes minutes')
-    config.addinivalue_line('markers', 'gpu: needs a CUDA device')
+    config.addinivalue_line('markers', 'gpu: needs a CUDA device, or means more with one')
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:

@@ -103,7 +103,7 @@ class Trial:
             return launch.build_runner(cfg)
 
     def train(self, cfg: Config, amp: bool = False) -> Run:
-        """Build the Runner and train, with ``amp`` in mixed precision on the GPU."""
+        """Build the Runner and train, with ``amp`` in mixed precision."""
         with quick():
             launch.prepare(cfg, amp=amp)
             runner = launch.build_runner(cfg)

@@ -9,6 +9,7 @@ import torch
 from mmengine.dataset import BaseDataset
 from mmengine.evaluator import BaseMetric
 from mmengine.model import BaseModel
+from mmengine.optim.optimizer import amp_optimizer_wrapper
 from mmengine.runner import Runner
 from torch import nn
 
@@ -127,3 +128,14 @@ def fragments(tmp_path, monkeypatch):
     add('ternary', "optim_wrapper = dict(type='mmext.TernGradOptimWrapper', clip_factor=2.5)")
     add('wrap', "model = dict(type='mmext.W', classifier=dict(_host_='classifier'), k=[1])")
     return add
+
+
+@pytest.fixture
+def amp_on_cpu(monkeypatch):
+    """Let AmpOptimWrapper be built without CUDA, with torch's GradScaler for the CPU."""
+    monkeypatch.setattr(amp_optimizer_wrapper, 'is_cuda_available', lambda: True)
+    monkeypatch.setattr(
+        amp_optimizer_wrapper,
+        'GradScaler',
+        lambda **kwargs: torch.amp.GradScaler('cpu', **kwargs),
+    )

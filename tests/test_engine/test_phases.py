@@ -1,12 +1,11 @@
 """Phases against a recorded order of events and against plain PyTorch."""
 
 import copy
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 
 import pytest
 import torch
 from mmengine.optim import AmpOptimWrapper, BaseOptimWrapper, OptimWrapper, OptimWrapperDict
-from mmengine.optim.optimizer import amp_optimizer_wrapper
 from torch import nn
 
 from mmext.engine.phases import PHASES, attach, members
@@ -25,6 +24,7 @@ class Recorder:
     def _note(self, phase):
         def note(*args):
             self.events.append(phase if self.name == 'recorder' else (self.name, phase))
+            return nullcontext()
 
         return note
 
@@ -41,7 +41,8 @@ def step(model, wrapper, data):
     wrapper.update_params(loss)
 
 
-MICRO = ['before_forward', 'after_backward']
+FORWARD = ['before_forward', 'around_forward']
+MICRO = [*FORWARD, 'after_backward']
 UPDATE = ['before_update', 'after_update']
 
 
@@ -52,7 +53,7 @@ def test_order_of_a_plain_step():
     model.weight.register_hook(lambda _: events.append('gradient'))
     step(model, wrapper, torch.ones(1, 3))
     step(model, wrapper, torch.ones(1, 3))
-    one = ['before_forward', 'forward', 'gradient', 'after_backward', *UPDATE]
+    one = [*FORWARD, 'forward', 'gradient', 'after_backward', *UPDATE]
     assert events == one * 2
 
 
@@ -85,6 +86,43 @@ def test_before_forward_comes_before_no_sync_and_before_autocast():
     attach(wrapper).register('before_forward', lambda m: events.append(m is model), 'x')
     step(model, wrapper, torch.ones(1, 3))
     assert events == [True, 'no_sync', 'autocast']
+
+
+def test_contexts_enclose_the_wrappers_own_and_are_left_in_reverse_also_after_an_error():
+    events = []
+
+    @contextmanager
+    def noted(name):
+        events.append(f'enter {name}')
+        try:
+            yield
+        finally:
+            events.append(f'leave {name}')
+
+    class Wrapper(OptimWrapper):
+        @contextmanager
+        def optim_context(self, model):
+            with super().optim_context(model), noted('own'):
+                yield
+
+    model = nn.Linear(3, 2)
+    phases = attach(wrapper := Wrapper(torch.optim.SGD(model.parameters(), lr=0.1)))
+    phases.register('around_forward', lambda _: noted('second'), 'second', order=1)
+    phases.register('around_forward', lambda m: noted('first' if m is model else m), 'first')
+    phases.register('before_forward', lambda _: events.append('before'), 'before')
+    phases.register('on_exception', lambda _: events.append('reported'), 'report')
+    inside = ['before', 'enter first', 'enter second', 'enter own']
+    outside = ['leave own', 'leave second', 'leave first']
+    step(model, wrapper, torch.ones(1, 3))
+    assert events == inside + outside
+    events.clear()
+    with pytest.raises(KeyError), wrapper.optim_context(model):
+        raise KeyError
+    assert events == [*inside, *outside, 'reported']
+    phases.unregister('second')
+    events.clear()
+    step(model, wrapper, torch.ones(1, 3))
+    assert 'enter first' in events and 'enter second' not in events
 
 
 def test_two_plugins_follow_order_then_registration():
@@ -122,17 +160,6 @@ def test_members_of_a_dict_are_separate():
         Recorder(wrapper, name, events=events)
     step(model_b, wrappers['b'], torch.ones(1, 3))
     assert events == [('b', phase) for phase in MICRO + UPDATE]
-
-
-@pytest.fixture
-def amp_on_cpu(monkeypatch):
-    """Let AmpOptimWrapper be built without CUDA, with torch's GradScaler for the CPU."""
-    monkeypatch.setattr(amp_optimizer_wrapper, 'is_cuda_available', lambda: True)
-    monkeypatch.setattr(
-        amp_optimizer_wrapper,
-        'GradScaler',
-        lambda **kwargs: torch.amp.GradScaler('cpu', **kwargs),
-    )
 
 
 def check_amp(device, dtype):
@@ -263,7 +290,7 @@ def test_error_in_forward_backward_or_callback_is_reported_once_and_raised():
         # The same object twice: two events, not one.
         with pytest.raises(KeyboardInterrupt), wrapper.optim_context(model):
             raise error
-    assert recorder.events == ['before_forward', 'on_exception'] * 2
+    assert recorder.events == [*FORWARD, 'on_exception'] * 2
     assert seen == [error] * 2
 
     recorder.events.clear()
@@ -276,7 +303,7 @@ def test_error_in_forward_backward_or_callback_is_reported_once_and_raised():
     no_gradient = pytest.raises(RuntimeError, match='does not require grad')
     with no_gradient, wrapper.optim_context(model):
         wrapper.update_params(torch.zeros(()))
-    assert recorder.events == ['before_forward', 'on_exception']
+    assert recorder.events == [*FORWARD, 'on_exception']
 
     def fail(_):
         raise OSError('callback')
@@ -353,7 +380,7 @@ def test_detached_wrapper_has_no_trace_and_trains_alike(optimizer):
     assert type(wrapper) is not OptimWrapper
     count = len(first.events)
     step(model, wrapper, data[4])
-    assert len(first.events) == count and len(second.events) == 4 * 5
+    assert len(first.events) == count and len(second.events) == 5 * 5
     second.phases.unregister('b')
     assert type(wrapper) is OptimWrapper
     assert vars(wrapper).keys() == before.keys()
@@ -367,7 +394,7 @@ def test_detached_wrapper_has_no_trace_and_trains_alike(optimizer):
     assert attach(wrapper) is not first.phases
 
 
-@pytest.mark.parametrize('phase', PHASES[:4])
+@pytest.mark.parametrize('phase', PHASES[:-1])
 def test_callback_may_remove_itself(phase):
     model, wrapper = make()
     calls = []
@@ -375,6 +402,7 @@ def test_callback_may_remove_itself(phase):
     def once(*_):
         calls.append(phase)
         attach(wrapper).unregister('once')
+        return nullcontext()
 
     attach(wrapper).register(phase, once, 'once')
     step(model, wrapper, torch.ones(1, 3))

@@ -152,6 +152,18 @@ class NeverDetaches(_Update):
 
 
 @HOOKS.register_module()
+class NeedsFloat32(Hook):
+    """NumPy has no bfloat16."""
+
+    def before_train(self, runner):
+        backbone = runner.model.backbone
+        self.handle = backbone.register_forward_hook(lambda *a: a[-1][0].detach().numpy().sort())
+
+    def after_train(self, runner):
+        self.handle.remove()
+
+
+@HOOKS.register_module()
 class LeavesAForwardHook(Hook):
     def before_train(self, runner):
         runner.model.backbone.register_forward_hook(lambda *_: None)

@@ -9,7 +9,6 @@ from mmext.testing import (
     ConformanceError,
     PluginSettings,
     RankRuns,
-    SkippedError,
     Trial,
     check_plugin,
     check_ranks,
@@ -25,6 +24,7 @@ BROKEN = [
     ('TakesAnObject', 'config', 'cannot be written|differs'),
     ('MovesEveryIteration', 'accumulation', 'iteration 1 only accumulates.*layers.0.weight'),
     ('HoldsUpdates', 'accumulation', 'iteration 2 should update'),
+    ('NeedsFloat32', 'amp', 'BFloat16|Half'),
     ('CountsByItself', 'resume', r'state_dict\.backbone\.layers\.0\.weight: \d+ of 100 elements'),
     ('DrawsFromItsOwnGenerator', 'resume', 'state_dict'),
     ('DrawsFromTheGlobalGenerator', 'resume', 'state_dict'),
@@ -56,7 +56,7 @@ def sound(tmp_path_factory):
     return Trial(settings('Sound'), tmp_path_factory.mktemp('sound'))
 
 
-ON_ONE_RANK = [name for name in CHECKS if not name.startswith(('amp', 'ranks'))]
+ON_ONE_RANK = [name for name in CHECKS if not name.startswith('ranks')]
 
 
 @pytest.mark.parametrize('check', ON_ONE_RANK)
@@ -147,14 +147,6 @@ def test_a_failure_on_ranks_spares_the_others(tmp_path, monkeypatch):
     assert runs.result(trials[1]) == 'rank 1: it failed'
     assert 'ZeroDivisionError' in runs.result(trials[2])
     assert launches == [3, 1]
-
-
-def test_amp_says_why_it_is_skipped(sound):
-    if torch.cuda.is_available():
-        CHECKS['amp'](sound)
-    else:
-        with pytest.raises(SkippedError, match='needs a GPU'):
-            CHECKS['amp'](sound)
 
 
 def test_check_plugin_reports_and_takes_names(tmp_path):

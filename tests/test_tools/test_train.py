@@ -11,6 +11,7 @@ from mmengine.runner import Runner
 
 from mmext.compat import distributed
 from mmext.engine import launch
+from mmext.registry import HOOKS
 
 ROOT = Path(__file__).parents[2]
 
@@ -116,7 +117,6 @@ def test_work_dir_command_line_before_config_before_name(toy):
         (['{toy}', '--cfg-options', 'custom_hooks.7.type=X'], 'custom_hooks.7.type'),
         (['{toy}', '--cfg-options', 'auto_scale_lr=None', '--auto-scale-lr'], 'base_batch_size'),
         (['{toy}', '--cfg-options', 'train_dataloader=None'], 'train_dataloader'),
-        (['{toy}', '--amp'], '--amp needs a GPU'),
         (['broken.py'], 'broken.py'),
         (['baseless.py'], 'gone.py'),
         (['{toy}', '--launcher', 'slurm'], 'SLURM_PROCID'),
@@ -198,6 +198,27 @@ def test_amp_never_drops_a_wrapper_without_counterpart(toy, monkeypatch):
     cfg.optim_wrapper = ConfigDict(generator={'optimizer': {'type': 'SGD'}})
     with pytest.raises(ValueError, match='one optimizer'):
         launch.prepare(cfg, amp=True)
+
+
+@pytest.mark.parametrize(
+    'switch, hook', [('amp', 'AutocastHook'), ('channels_last', 'ChannelsLastHook')]
+)
+def test_switches_of_speed_add_a_hook_once(toy, monkeypatch, switch, hook):
+    monkeypatch.setattr(launch, 'get_device', lambda: 'cpu')
+    cfg = launch.load_config(toy)
+    before, wrapper = list(cfg.custom_hooks), cfg.optim_wrapper.to_dict()
+    launch.prepare(cfg, **{switch: True})
+    assert cfg.custom_hooks == [*before, {'type': f'mmext.{hook}'}]
+    # Of a config that has it already, maybe as a class.
+    cfg.custom_hooks[-1].type = HOOKS.get(f'mmext.{hook}')
+    launch.prepare(cfg, **{switch: True})
+    assert len(cfg.custom_hooks) == len(before) + 1
+    assert cfg.optim_wrapper.to_dict() == wrapper
+    # Several optimizers and a config without hooks.
+    cfg.custom_hooks = None
+    cfg.optim_wrapper = ConfigDict(generator={'optimizer': {'type': 'SGD'}})
+    launch.prepare(cfg, **{switch: True})
+    assert cfg.custom_hooks == [{'type': f'mmext.{hook}'}]
 
 
 def test_mmpretrain_configs_get_the_loader_defaults_of_its_tools(toy):
