@@ -51,9 +51,7 @@ doctor: setup
 	@$(RUN) tools/doctor.py
 
 reproduce: setup
-	@test -f "projects/$(PLUGIN)/reproduce.py" || { \
-		echo "PLUGIN=$(PLUGIN): no study; there are: $$(ls projects/*/reproduce.py 2>/dev/null | xargs -rn1 dirname | xargs -rn1 basename | xargs)"; exit 2; }
-	@$(RUN) projects/$(PLUGIN)/reproduce.py $(ARGS)
+	@$(RUN) projects/reproduce.py $(PLUGIN) $(ARGS)
 
 clean:
 	rm -rf build dist *.egg-info mmext/.mim .mypy_cache .ruff_cache .pytest_cache

@@ -21,6 +21,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import yaml
+from harness.folders import write_json
 
 ROOT = Path(__file__).resolve().parents[1]
 VERDICTS = ('met', 'partly', 'not met', 'not testable here')
@@ -41,6 +42,7 @@ def write_result(
     rows: list[dict],
     verdict: str,
     why: str,
+    **more: object,
 ) -> None:
     """Write the result of a study, complete or not at all.
 
@@ -56,6 +58,8 @@ def write_result(
         rows: ``{method, setting, metrics: {name: {mean, std, values}}, cost: {...}}``.
         verdict: One of :data:`VERDICTS`.
         why: What was compared; what was tried where it fell short.
+        more: What a study of the harness adds: ``rule``, ``intervals``, ``tuning``, ``pilot`` and
+            ``speed``. What is None is left out.
 
     Raises:
         ValueError: Unknown verdict.
@@ -75,11 +79,9 @@ def write_result(
         'rows': rows,
         'verdict': verdict,
         'why': why,
+        **{name: value for name, value in more.items() if value is not None},
     }
-    path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_suffix('.tmp')
-    draft.write_text(json.dumps(result, indent=2) + '\n')
-    os.replace(draft, path)
+    write_json(path, result, indent=2)
 
 
 def summary(values: list[float]) -> dict:
@@ -99,20 +101,6 @@ def command(script: str, **options: Sequence | None) -> str:
     """Command that makes a result; options that are None are the script's defaults."""
     given = [[f'--{name}', *map(str, v)] for name, v in options.items() if v is not None]
     return ' '.join(['python', script, *sum(given, [])])
-
-
-def reproduce(folder: Path, studies: Sequence[str]) -> None:
-    """Run the studies of a plugin, each in a process of its own, and refresh the tables.
-
-    The arguments of the command line go to all of them; the first that fails, or that has run out
-    of its time, ends the program with its code. After ``--quick`` there is nothing to refresh.
-    """
-    for study in studies:
-        done = subprocess.run([sys.executable, str(folder / study), *sys.argv[1:]])
-        if done.returncode:
-            sys.exit(done.returncode)
-    if '--quick' not in sys.argv:
-        refresh(check=False)
 
 
 def hardware() -> dict:
@@ -181,7 +169,8 @@ def measured(plugin: str) -> str:
     """A table of all values for each study of a plugin with many rows, in Markdown."""
     parts = []
     for path in sorted((ROOT / 'projects' / plugin / 'results').glob('*.json')):
-        rows = json.loads(path.read_text())['rows']
+        result = json.loads(path.read_text())
+        rows = result['rows']
         if len(rows) <= MOST_ROWS:
             continue
         metrics = list(dict.fromkeys(name for row in rows for name in row['metrics']))
@@ -196,6 +185,10 @@ def measured(plugin: str) -> str:
             cells += [_value(row['metrics'].get(name)) for name in metrics]
             cells += [_value((row.get('cost') or {}).get(name)) for name in costs]
             lines.append(_line(cells))
+        if compared := result.get('intervals'):
+            heads = ['difference', 'setting', 'metric', 'mean', '95 % interval', 'seeds']
+            lines += ['', _line(heads), _line(['---'] * len(heads))]
+            lines += [_difference(found) for found in compared]
         parts.append('\n'.join(lines) + '\n')
     return '\n'.join(parts)
 
@@ -222,6 +215,8 @@ def plugins() -> str:
     for path in sorted(ROOT.glob('configs/*/metafile.yml')):
         plugin = path.parent.name
         collection = yaml.safe_load(path.read_text())['Collections'][0]
+        if 'Plugin' not in collection:
+            continue
         about, paper = collection['Plugin'], collection['Paper']
         results = ROOT.glob(f'projects/{plugin}/results/*.json')
         found = Counter(json.loads(result.read_text())['verdict'] for result in results)
@@ -245,6 +240,13 @@ def _value(value: dict | float | None) -> str:
     if not isinstance(value, dict):
         return f'{value:.3g}'
     return f'{value["mean"]:.3g}' + (f' +- {value["std"]:.2g}' if value['std'] else '')
+
+
+def _difference(found: dict) -> str:
+    low, high = found['low'], found['high']
+    reach = '' if low is None else f'{low:+.3g} to {high:+.3g}'
+    names = f'{found["ours"]} - {found["rival"]}', str(found['setting']), found['metric']
+    return _line([*names, f'{found["mean"]:+.3g}', reach, str(len(found['values']))])
 
 
 def _row(row: dict) -> str:

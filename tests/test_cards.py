@@ -15,15 +15,22 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / 'projects'))
 import compatibility  # noqa: E402
+import reproduce  # noqa: E402
 from plugin_settings import OUTSIDE, PLUGINS  # noqa: E402
 from project_scripts import importable  # noqa: E402
 
 SECTIONS = ('Idea', 'Use it in an existing project', 'Hyper-parameters', 'Cost', 'Composes with',
             'Claims', 'Citation')  # fmt: skip
-CARDS = {path.parent.name: path for path in sorted((ROOT / 'configs').glob('*/README.md'))}
+READMES = sorted((ROOT / 'configs').glob('*/README.md'))
+CARDS = {
+    path.parent.name: path
+    for path in READMES
+    if (ROOT / 'mmext/plugins' / path.parent.name).is_dir()
+}
 # Everything else that is read: cards have tests of their own for their commands.
 DOCUMENTS = [ROOT / 'README.md', *sorted(ROOT.glob('docs/*.md')),
-             *sorted(ROOT.glob('projects/*/README.md'))]  # fmt: skip
+             *sorted(ROOT.glob('projects/*/README.md')),
+             *(path for path in READMES if path not in CARDS.values())]  # fmt: skip
 # Where a path in a command is ours: work dirs, data and checkpoints are the reader's.
 FOLDERS = ('configs/', 'projects/', 'tools/', 'tests/', 'mmext/', 'docs/', 'requirements/')
 TARGETS = set(re.findall(r'^([a-z-]+):', (ROOT / 'Makefile').read_text(), re.MULTILINE))
@@ -47,7 +54,7 @@ def parses(command: str) -> None:
         goals = {word for word in words[1:] if '=' not in word and not word.startswith('-')}
         assert goals <= TARGETS, command
         for plugin in (word.removeprefix('PLUGIN=') for word in words if 'PLUGIN=' in word):
-            assert (ROOT / 'projects' / plugin / 'reproduce.py').exists(), command
+            assert plugin in reproduce.STUDIES, command
         return
     for word in words[1:]:
         if word.startswith(FOLDERS) and not set(word) & set('<$'):
@@ -62,10 +69,14 @@ def parses(command: str) -> None:
     if script.suffix == '.sh':
         return
     arguments = words[3:] if module else words[2:]
-    if 'argparse' not in script.read_text():
+    text = script.read_text()
+    # Studies and commands have their parser in what they call.
+    calls = re.search(r'^from (harness|mmext\.commands)\b', text, re.MULTILINE)
+    if 'argparse' not in text and not calls:
         assert not arguments, f'{command}: {words[1]} takes no arguments'
         return
-    assert re.search(r'\.parse_(known_)?args\(', script.read_text()), f'{command}: who parses it?'
+    reads = r'\.parse_(known_)?args\(|^ +(STUDY\.)?main\('
+    assert re.search(reads, text, re.MULTILINE), f'{command}: who parses it?'
     parse = argparse.ArgumentParser.parse_args
     parse_known = argparse.ArgumentParser.parse_known_args
 
@@ -217,7 +228,7 @@ def test_broken_commands_are_noticed(capsys):
         ('python tools/train.py configs/nothing.py', 'there is no configs/nothing.py'),
         ('make reproduce PLUGIN=nothing', 'nothing'),
         ('make coffee', 'coffee'),
-        ('python projects/cst/reproduce.py --fast', 'takes no arguments'),
+        ('python projects/cst/baselines.py --fast', 'takes no arguments'),
         ('python -m mmext.plugins.mvstylizer.clowd', 'there is no mmext/plugins/mvstylizer/clowd'),
         ('python -m mmext.plugins.mvstylizer.edge --confg edge.toml', 'exit code 2'),
         ('python $MMDET/.mim/tools/train.py projects/x.py', 'there is no projects/x.py'),

@@ -11,6 +11,7 @@ import pytest
 # one run, at least three times,
 ONE_SEED = {
     'cst/cost': 'time and memory of a step',
+    'engine/cpu_speed': 'time of a step',
     'force_regularization/cost': 'time of a step',
     'guided_cw/speed': 'time of an attack',
     'randomized_smoothing/throughput': 'samples per second',
@@ -171,3 +172,24 @@ def test_tables_are_rewritten(evidence, tmp_path, monkeypatch):
             verdict='great', why='',
         )  # fmt: skip
     assert 'evidence' in sys.modules
+
+
+def test_intervals_stand_below_the_values(evidence, tmp_path, monkeypatch):
+    monkeypatch.setattr(evidence, 'ROOT', tmp_path)
+    told = dict(setting='set A', ours='new', rival='old', metric='%', mean=1.5, values=[1.0, 2.0])
+    metrics = dict(ratio=evidence.summary([2.0, 4.0]))
+    path = tmp_path / 'projects/toy/results/speed.json'
+    evidence.write_result(
+        path, claim='is fast', paper=None, command='make speed', data={}, seeds=[0, 1],
+        rows=[dict(method=f'm{index}', setting='x', metrics=metrics) for index in range(5)],
+        verdict='met', why='because', pilot=None, rule={'text': 'more', 'smallest_effect': 1.0},
+        intervals=[{**told, 'low': -4.85, 'high': 7.85}, {**told, 'low': None, 'high': None}],
+    )  # fmt: skip
+    result = json.loads(path.read_text())
+    assert 'pilot' not in result and result['rule']['text'] == 'more'
+    lines = evidence.measured('toy').splitlines()
+    assert lines[-2:] == [
+        '| new - old | set A | % | +1.5 | -4.85 to +7.85 | 2 |',
+        '| new - old | set A | % | +1.5 |  | 2 |',
+    ]
+    assert lines[-4].startswith('| difference |') and lines[-5] == ''

@@ -1,10 +1,8 @@
-"""The study behind `make reproduce PLUGIN=conv_m`, in its short form, killed and continued."""
+"""The study behind `make reproduce PLUGIN=conv_m`, in its short form, and its rules."""
 
 import json
-import signal
 import subprocess
 import sys
-import time
 
 import pytest
 
@@ -15,35 +13,21 @@ def judge(import_script):
 
 
 @pytest.mark.timeout(900)
-def test_the_study_goes_on_after_a_kill(root, tmp_path):
+def test_the_study_runs_in_its_short_form(root, tmp_path):
     kept = {p: p.read_bytes() for p in (root / 'projects/conv_m/results').glob('*')}
-    command = [sys.executable, root / 'projects/conv_m/reproduce.py', '--quick', '--work', tmp_path]
-    study = [sys.executable, root / 'projects/conv_m/study.py', *command[2:]]
-    records = tmp_path / 'quick.jsonl'
-    running = subprocess.Popen(study, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    deadline = time.monotonic() + 240
-    while running.poll() is None and time.monotonic() < deadline:
-        # The settings and one run.
-        if records.exists() and records.read_bytes().count(b'\n') >= 2:
-            break
-        time.sleep(0.05)
-    running.send_signal(signal.SIGKILL)
-    running.wait()
-    first = records.read_bytes().splitlines()[:2]
-    assert len(first) == 2
-    missing = 8 - records.read_bytes().count(b'\n')
+    command = [sys.executable, root / 'projects/reproduce.py', 'conv_m', '--quick', '--work-dir',
+               tmp_path]  # fmt: skip
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-2000:]
-    lines = records.read_bytes().splitlines()
-    assert lines[:2] == first and len(lines) == 8
-    runs = [json.loads(line) for line in lines[1:]]
-    assert len({(run['network'], run['method']) for run in runs}) == 7
-    assert f'1/{missing} ' in done.stdout and 'min left' in done.stdout
+    out = tmp_path / 'study/quick'
+    runs = [json.loads(path.read_text()) for path in out.glob('*/record.json')]
+    assert len(runs) == len({(run['network'], run['method']) for run in runs}) == 7
+    assert '7/7 ' in done.stdout and done.stdout.count('/7 ') == 7, 'all claims have the same runs'
     for claim in ('losses', 'accuracy', 'ability'):
-        result = json.loads((tmp_path / f'results/{claim}.json').read_text())
+        result = json.loads((out / f'results/{claim}.json').read_text())
         assert result['rows'] and result['verdict'] == 'not testable here'
-    assert (tmp_path / 'results/accuracy.png').stat().st_size > 10_000
-    assert (tmp_path / 'results/features.png').stat().st_size > 10_000
+    assert (out / 'results/accuracy.png').stat().st_size > 10_000
+    assert (out / 'results/features.png').stat().st_size > 10_000
     assert {p: p.read_bytes() for p in (root / 'projects/conv_m/results').glob('*')} == kept
 
 

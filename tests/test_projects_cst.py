@@ -30,19 +30,19 @@ def script(import_script, monkeypatch):
     return partial(import_script, 'cst')
 
 
-def test_study_trains_compares_and_skips_what_is_done(script, tmp_path, capsys):
+def test_study_trains_compares_and_skips_what_is_done(script, root, tmp_path, monkeypatch, capsys):
     from mmext.engine.curves import read_scalars
 
+    monkeypatch.chdir(root)
     plain = ['supervised', 'supervised_2x']
     methods = [*plain, 'mean_teacher', 'soft_teacher', 'two_teachers', 'cst_js']
-    command = ['--quick', '--out', str(tmp_path), '--methods', *methods]
-    script('study').main(command)
-    out = tmp_path / 'quick'
-    result = json.loads((out / 'study.json').read_text())
+    command = ['--quick', '--work-dir', str(tmp_path), '--arms', *methods]
+    script('study').STUDY.main(command)
+    out = tmp_path / 'study/quick'
+    result = json.loads((out / 'results/study.json').read_text())
     assert [row['key'] for row in result['rows']] == methods
-    assert result['verdict'] == 'not met' and 'cst_none' in result['why']
-    assert (out / 'study.png').stat().st_size > 5_000
-    records = {path.parent.name.partition('-')[0]: path for path in out.glob('*/record.json')}
+    assert (out / 'results/study.png').stat().st_size > 5_000
+    records = {path.parent.name.split('-')[1]: path for path in out.glob('*/record.json')}
     assert set(records) == set(methods)
     once, twice = (json.loads(records[method].read_text())['iterations'] for method in plain)
     assert twice >= 2 * once
@@ -53,14 +53,9 @@ def test_study_trains_compares_and_skips_what_is_done(script, tmp_path, capsys):
         # at least: the boxes of an untrained teacher may miss every point.
         assert any((scalars[key][1] > 0).any() for key in losses)
     written = {path: path.stat().st_mtime_ns for path in records.values()}
-    script('study').main(command)
+    script('study').STUDY.main(command)
     assert written == {path: path.stat().st_mtime_ns for path in records.values()}
     assert '+-' in capsys.readouterr().out
-    other = records['supervised'].parent
-    import run_folders
-
-    run_folders.forget_other(other, 'other settings')
-    assert sorted(path.name for path in other.iterdir()) == ['lock', 'settings.sha256']
 
 
 class LossFree(torch.nn.Module):
@@ -74,18 +69,16 @@ class LossFree(torch.nn.Module):
 def test_verdict_of_the_study_follows_the_rule(script, cst, twice, verdict):
     mean = dict(supervised=25.0, mean_teacher=30.0, soft_teacher=29.0, mean_teacher_2x=twice,
                 cst_none=31.0, cst_js=cst, **{'cst_js fused': 33.0})  # fmt: skip
-    titles = {name: name for name in mean}
-    found, why = script('study_report').judge(mean, titles)
-    assert found == verdict and 'mean_teacher (+3.0 with both teachers fused)' in why
+    study = script('study')
+    found, why = study.verdict_of(mean)
+    assert found == verdict and 'mean teacher (+3.0 with both teachers fused)' in why
     assert 'two mean teachers' not in why
     mean['two_teachers fused'] = 32.5
-    assert '+0.5 from two mean teachers' in script('study_report').judge(mean, titles)[1]
-    assert script('study_report').beside(mean, 200, titles) == (
+    assert '+0.5 from two mean teachers' in study.verdict_of(mean)[1]
+    assert study.beside(mean, '200 labelled') == (
         f' With 200 labelled it is {cst - 30:+.1f} from the best baseline of equal iterations, '
-        'mean_teacher (+3.0 with both teachers fused).'
+        'mean teacher (+3.0 with both teachers fused).'
     )
-    del mean['mean_teacher_2x']
-    assert script('study_report').judge(mean, titles)[0] == 'not met'
 
 
 def test_two_mean_teachers_write_for_their_own_students(script, monkeypatch):

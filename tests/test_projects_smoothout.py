@@ -46,22 +46,25 @@ def test_overhead(script, tmp_path, monkeypatch):
     assert ratios['plain'] == 1 and ratios['SAM'] > 1.3
 
 
-def test_generalisation_runs_and_goes_on(script, tmp_path, monkeypatch, capsys):
+def test_generalisation_runs_and_goes_on(script, root, tmp_path, monkeypatch, capsys):
     module = script('generalisation')
     monkeypatch.setitem(
         module.DATA, 'digits', dict(images=40, epochs=10, small=(1, 8), large=(2, 8))
     )
     monkeypatch.setattr(module, 'MEASURE', dict(strength=0.01, draws=1, max_iters=1))
-    options = ('--work-dir', tmp_path / 'w', '--out', tmp_path)
-    monkeypatch.setattr(sys, 'argv', ['x', '--quick', '--minutes', '0', *map(str, options)])
+    command = ['--quick', '--work-dir', str(tmp_path)]
+    monkeypatch.chdir(root)
     with pytest.raises(SystemExit, match='75'):
-        module.main()
-    run(script, monkeypatch, 'generalisation', *options)
-    assert capsys.readouterr().out.count('val ') == 2 * 4 * 2
-    run(script, monkeypatch, 'generalisation', *options)
-    assert 'val ' not in capsys.readouterr().out  # nothing is trained twice
-    result = json.loads((tmp_path / 'generalisation.json').read_text())
+        module.STUDY.main([*command, '--stop-after', '0'])
+    module.STUDY.main(command)
+    assert capsys.readouterr().out.count(', seed ') == 2 * 4 * 2
+    module.STUDY.main(command)
+    assert ', seed ' not in capsys.readouterr().out  # nothing is trained twice
+    path = tmp_path / 'generalisation/quick/results/generalisation.json'
+    result = json.loads(path.read_text())
     assert len(result['rows']) == 8 and len(result['rows'][0]['metrics']['test %']['values']) == 1
+    assert [row['strength'] for row in result['rows'][1:4]] == [0.005, 0.05, 0.03]
+    assert {tried['value'] for tried in result['tuning']} == {'lr', 'strength'}
 
 
 @pytest.mark.parametrize(
@@ -69,25 +72,22 @@ def test_generalisation_runs_and_goes_on(script, tmp_path, monkeypatch, capsys):
     [(3, True, 'met'), (3, False, 'partly'), (-1, True, 'not met'), (0.1, True, 'not met')],
 )
 def test_verdicts(script, smooth, flatter, verdict):
-    judge = script('generalisation').judge
-    from evidence import summary
+    study = script('generalisation').STUDY
+    from harness.report import Found
 
     base = [90.0, 91.0, 92.0]
     noise = [-1.0, 0.0, 1.0] if smooth == 0.1 else [0.0, 0.1, 0.2]
-    rows = []
-    for setting in ('a', 'b', 'c', 'd'):
-        for method in ('SGD', 'SmoothOut', 'AdaSmoothOut', 'SAM'):
-            own = 'SmoothOut' in method
+    records = {}
+    for setting in study.settings:
+        for arm in study.arms:
+            own = 'SmoothOut' in arm.name
             gains = [smooth + x if own else 0.0 for x in noise]
             sharp = 1.0 if own and flatter else 2.0
-            rows.append({
-                'method': method, 'setting': setting,
-                'metrics': {
-                    'test %': summary([b + g for b, g in zip(base, gains, strict=True)]),
-                    'C_eps': summary([sharp] * 3), 'E[L]-L': summary([sharp] * 3),
-                },
-            })  # fmt: skip
-    assert judge(rows)[0] == verdict
+            records[setting.name, arm.name] = [
+                {'seed': seed, 'accuracy': base[seed] + gain, 'keskar': sharp, 'expected': sharp}
+                for seed, gain in enumerate(gains)
+            ]
+    assert study.rule.judge(Found(study, records, {}))[0] == verdict
 
 
 def test_sam_is_the_gradient_at_the_top_of_the_ball(script):

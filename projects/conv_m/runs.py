@@ -1,17 +1,15 @@
 """One training of the study: task, network and method to accuracies, scores and cost."""
 
 import copy
-import hashlib
-import json
 import logging
 import sys
 import time
 import warnings
+from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
 
-import mmengine.runner.runner
 import torch
 from mmengine.analysis import get_model_complexity_info
 from mmengine.config import Config
@@ -98,9 +96,14 @@ def data(task: str, quick: bool) -> dict[str, Any]:
     }
 
 
+def path(task: str) -> Path:
+    """File of the shipped config of a task."""
+    return ROOT / f'configs/conv_m/{TASKS[task][0]}.py'
+
+
 def config(task: str) -> Config:
     """The shipped config of a task."""
-    return launch.load_config(str(ROOT / f'configs/conv_m/{TASKS[task][0]}.py'))
+    return launch.load_config(str(path(task)))
 
 
 def model_settings(cfg: Config, network: str, method: str) -> dict:
@@ -173,7 +176,7 @@ def train(
     seed: int,
     work: Path,
     quick: bool = False,
-    changes: dict | None = None,
+    hooks: Sequence[dict] = (),
 ) -> tuple[dict, torch.nn.Module]:
     """Train once.
 
@@ -182,17 +185,15 @@ def train(
         network: Key of :data:`NETWORKS`.
         method: Key of :data:`METHODS`.
         seed: Of initialisation and of the order of the samples.
-        work: Folder for MMEngine's files.
+        work: Folder of the run.
         quick: A few iterations on a few samples.
-        changes: Options merged into the config, for the choice of settings.
+        hooks: Further hooks of the run.
 
     Returns:
         Record and model. Accuracies are of the target; ``test`` is that of the last iteration.
     """
-    mmengine.runner.runner.collect_env = dict  # asks compilers for their versions, each time
     logging.disable(logging.WARNING)
     cfg = config(task)
-    cfg.merge_from_dict(changes or {})
     sets = data(task, quick)
     iterations = 20 if quick else cfg.train_cfg.max_iters
     interval = iterations // 2 if quick else cfg.train_cfg.val_interval
@@ -206,7 +207,7 @@ def train(
     watch = Validations(sets['test'])
     runner = Runner(
         model=model_settings(cfg, network, method),
-        work_dir=str(work / 'runner'),
+        work_dir=str(work),
         train_dataloader=loader(sets['train'], cfg.train_dataloader.to_dict()),
         val_dataloader=loader(sets['val'], cfg.val_dataloader.to_dict()),
         train_cfg=dict(type='mmext.ResumableIterTrainLoop', max_iters=iterations,
@@ -216,11 +217,10 @@ def train(
         optim_wrapper=cfg.optim_wrapper,
         param_scheduler=cfg.param_scheduler,
         default_hooks=dict(logger=None, checkpoint=None),
-        custom_hooks=[dict(type='mmext.IterSeedHook'), watch],
+        custom_hooks=[dict(type='mmext.IterSeedHook'), watch, *hooks],
         default_scope='mmpretrain',
         randomness=dict(seed=seed),
         log_level='ERROR',
-        experiment_name=f'conv_m{time.time_ns()}',
     )  # fmt: skip
     began = time.process_time()
     runner.train()
@@ -256,12 +256,6 @@ def embedding(task: str, model: torch.nn.Module, quick: bool) -> dict:
         found[domain] = [[round(float(v), 2) for v in point] for point in part]
         found[f'{domain}_labels'] = labels(samples)[: len(part)].tolist()
     return found
-
-
-def fingerprint(task: str) -> str:
-    """Hash of all that a task's config says, so that records of another config do not mix in."""
-    told = json.dumps(config(task).to_dict(), sort_keys=True, default=str)
-    return hashlib.sha256(told.encode()).hexdigest()[:16]
 
 
 def sizes(task: str, quick: bool) -> dict[str, int]:

@@ -21,7 +21,7 @@ sys.path[:0] = [str(ROOT / 'projects')]
 from evidence import summary, write_result  # noqa: E402
 
 import mmext  # noqa: E402, F401
-from mmext.datasets.digit_scenes import SceneSettings, generate  # noqa: E402
+from mmext.datasets.scenes import SceneSettings, generate  # noqa: E402
 
 METHODS = ('mean teacher', 'CST', 'CST, sequential backward')
 

@@ -194,7 +194,7 @@ def main(arguments: list[str] | None = None) -> None:
     if device.type == 'cpu' and not args.quick:
         sys.exit('gpu: no GPU is visible; --quick checks the script on a CPU')
 
-    from mmext.datasets.digit_scenes import SceneSettings, generate
+    from mmext.datasets.scenes import SceneSettings, generate
 
     os.chdir(ROOT)
     if args.quick:

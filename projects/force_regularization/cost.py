@@ -12,7 +12,7 @@ ROOT = Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(ROOT / 'projects'), str(ROOT / 'projects/force_regularization')]
 
 from evidence import summary, write_result  # noqa: E402
-from mmengine.config import Config  # noqa: E402
+from harness.grid import lighten  # noqa: E402
 from mmengine.registry import init_default_scope  # noqa: E402
 from runs import METHODS, TITLES, build, read  # noqa: E402
 
@@ -40,10 +40,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument('--rounds', type=int, default=25)
     parser.add_argument('--work-dir', type=Path, default=ROOT / 'work_dirs/force_regularization')
-    args = parser.parse_args()
+    parser.add_argument('--quick', action='store_true', help='2 rounds, no result file')
+    args, _ = parser.parse_known_args()
+    if args.quick:
+        args.rounds = 2
     warnings.simplefilter('ignore')
     torch.set_num_threads(1)
-    Config.pretty_text = property(lambda cfg: '')
+    lighten()
     init_default_scope('mmpretrain')
     steps = {method: prepare(method, args.work_dir / 'cost') for method in METHODS}
     seconds: dict[str, list[float]] = {method: [] for method in METHODS}
@@ -61,6 +64,8 @@ def main() -> None:
     median = {method: sorted(values)[len(values) // 2] for method, values in ratios.items()}
     more = {method: 100 * (value - 1) for method, value in median.items()}
     print({method: round(value, 3) for method, value in median.items()})
+    if args.quick:
+        return
     write_result(
         ROOT / 'projects/force_regularization/results/cost.json',
         claim='cost of the force: at most a fifth more time per training step',

@@ -1,4 +1,4 @@
-"""Runs of the studies: train, decompose, fine-tune; one JSON record each, skipped when there."""
+"""Parts of the runs of both studies: configs, runners, accuracy, fine-tuning."""
 
 import copy
 import json
@@ -23,7 +23,6 @@ TITLES = {
     'trp': 'TRP',
     'plain-as-l2': "plain at L2's ranks",
 }
-ENERGY = 0.95
 
 
 class Curve(Hook):
@@ -48,9 +47,14 @@ class Curve(Hook):
         runner.model.train()
 
 
+def path(network: str, method: str) -> Path:
+    """File of the shipped config of one method."""
+    return CONFIGS / f'{PREFIX[method]}{network}.py'
+
+
 def read(network: str, method: str) -> Config:
     """Shipped config of one method."""
-    return Config.fromfile(CONFIGS / f'{PREFIX[method]}{network}.py')
+    return Config.fromfile(path(network, method))
 
 
 def build(cfg: Config, work_dir: Path, seed: int, hooks: tuple[Hook, ...] = ()) -> Runner:
@@ -108,11 +112,3 @@ def images_of(cfg: Config) -> torch.Tensor:
     """One normalised image of the shape that the network sees."""
     size = cfg.train_dataloader.dataset.size
     return torch.rand(1, 1, size, size, generator=torch.Generator().manual_seed(0))
-
-
-def write(path: Path, record: dict) -> dict:
-    """Write a record, complete or not at all."""
-    draft = path.with_suffix('.tmp')
-    draft.write_text(json.dumps(record))
-    os.replace(draft, path)
-    return record

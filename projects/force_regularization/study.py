@@ -2,28 +2,32 @@
 
 For each seed: train, decompose at 95 % energy, fine-tune by the schedule of the training; and the
 plain network decomposed to the ranks of the L2 one, so that fine-tuning is compared at equal cost.
-Every run leaves a record in work_dirs/force_regularization; what is there is not run again.
-Settings were tuned on the validation split, results are on the test split.
+Strengths are those of the configs, which were tuned on the validation split (``--tune``); results
+are on the test split.
 """
 
-import argparse
 import copy
-import json
 import os
 import sys
 import time
 import warnings
 from pathlib import Path
 
+import mmpretrain.models  # noqa: F401
+import numpy as np
 import torch
 
 ROOT = Path(__file__).resolve().parents[2]
-sys.path[:0] = [str(ROOT / 'projects'), str(ROOT / 'projects/force_regularization')]
+HERE = Path(__file__).resolve().parent
+sys.path[:0] = [str(ROOT), str(ROOT / 'projects'), str(HERE)]
 
-from evidence import summary, write_result  # noqa: E402
+from harness.grid import Run  # noqa: E402
+from harness.report import Found, figure  # noqa: E402
+from harness.session import main  # noqa: E402
+from harness.study import Arm, Rule, Search, Setting, Study  # noqa: E402
 from mmengine.config import Config  # noqa: E402
 from mmengine.registry import init_default_scope  # noqa: E402
-from runs import ENERGY, METHODS, TITLES, Curve, accuracy, build, finetune, images_of, read, write  # noqa: E402
+from runs import METHODS, TITLES, accuracy, build, finetune, images_of, path, read  # noqa: E402
 
 import mmext  # noqa: E402, F401
 from mmext.plugins.force_regularization import Report, decompose  # noqa: E402
@@ -33,9 +37,11 @@ from mmext.plugins.force_regularization.deploy import (  # noqa: E402
     onnx_ms,
 )
 
+ENERGY = 0.95
 NETWORKS = {'resnet20_glyphs': 'ResNet-20, glyphs', 'lenet_digits': 'LeNet, digits'}
+SHIPPED = 'that of the config'
 # Digits take 15 times fewer steps than MNIST's LeNet, whose published strength is 1e-3.
-SWEEP = {
+STRENGTHS = {
     'resnet20_glyphs': {
         'l2': (3e-4, 3.5e-4, 1e-3),
         'l1': (3e-4, 3.5e-4, 1e-3),
@@ -49,45 +55,27 @@ SWEEP = {
 }
 
 
-def shorten(cfg: Config) -> Config:
-    """One epoch on few images, to see that the code runs."""
-    cfg.train_dataloader.dataset.indices = 128
-    cfg.val_dataloader.dataset.indices = cfg.test_dataloader.dataset.indices = 40
-    cfg.train_cfg.max_epochs = cfg.train_cfg.val_interval = 1
-    for scheduler in cfg.param_scheduler:
-        scheduler.T_max = 1
+def configure(run: Run) -> Config:
+    """Config of a run: shipped, with another strength in a search, short if quick."""
+    cfg = read(run.setting.name, 'plain' if run.arm.name == 'plain-as-l2' else run.arm.name)
+    cfg.custom_hooks = [*cfg.get('custom_hooks', []), *run.speed_hooks()]
+    strength = run.values.get('strength', SHIPPED)
+    for hook in cfg.custom_hooks:
+        for key in {'strength', 'nuclear_weight'} & set(hook):
+            if strength != SHIPPED:
+                hook[key] = strength
+    if run.quick:
+        cfg.train_dataloader.dataset.indices = 128
+        cfg.val_dataloader.dataset.indices = cfg.test_dataloader.dataset.indices = 40
+        cfg.train_cfg.max_epochs = cfg.train_cfg.val_interval = 1
+        for scheduler in cfg.param_scheduler:
+            scheduler.T_max = 1
     return cfg
 
 
-def set_strength(cfg: Config, strength: float) -> None:
-    """Replace the strength of the force, or TRP's weight of the nuclear norm."""
-    for hook in cfg.custom_hooks:
-        for key in ('strength', 'nuclear_weight'):
-            if key in hook:
-                hook[key] = strength
-
-
-def sweep(network: str, work: Path, out_of_time) -> None:
-    """Print what strengths do on the validation split, with a seed of its own."""
-    for name in (
-        'plain',
-        *(f'{kind}@{s:g}' for kind, values in SWEEP[network].items() for s in values),
-    ):
-        if not (work / f'{network}_{name}_9.json').exists() and out_of_time():
-            return
-        record = study(network, name, 9, work, False, split='val')
-        before, after = record['macs']
-        print(
-            f'{network} {name}: {before / after:.2f}x fewer MACs, accuracy dense '
-            f'{record["dense"]:.1f}, LRA {record["lra"]:.1f}, fine-tuned {record["finetuned"]:.1f}',
-            flush=True,
-        )
-
-
-def train(cfg: Config, folder: Path, seed: int, weights: Path):
-    """Runner with a trained model, its loss curve and the minutes it took; resumes by file."""
-    curve = Curve()
-    runner = build(cfg, folder, seed, (curve,))
+def trained(cfg: Config, run: Run, weights: Path):
+    """Runner with a trained model and the minutes it took; resumes by the file of the weights."""
+    runner = build(cfg, run.folder, run.seed)
     if weights.exists():
         state = torch.load(weights)
         runner.model.load_state_dict(state['model'])
@@ -123,30 +111,22 @@ def latencies(model, images, folder: Path, onnx: bool) -> dict:
     return found
 
 
-def study(
-    network: str, method: str, seed: int, work: Path, quick: bool, split: str = 'test'
-) -> dict:
-    """Record of one run; ``method`` may carry a strength, as in ``l2@0.001``."""
-    path = work / f'{network}_{method}_{seed}.json'
-    if path.exists():
-        return json.loads(path.read_text())
-    trained_as = method.partition('-as-')[0]
-    kind, _, strength = trained_as.partition('@')
-    cfg = read(network, kind)
-    if strength:
-        set_strength(cfg, float(strength))
-    cfg = shorten(cfg) if quick else cfg
-    folder = work / f'{network}_{method}_{seed}'
-    folder.mkdir(parents=True, exist_ok=True)
-    runner, minutes = train(cfg, folder, seed, work / f'{network}_{trained_as}_{seed}.pth')
+def train(run: Run) -> dict:
+    """Train, decompose and fine-tune; ``plain-as-l2`` takes the plain weights and L2's ranks."""
+    warnings.simplefilter('ignore')
+    init_default_scope('mmpretrain')
+    cfg = configure(run)
+    plain = run.before.get('plain')
+    weights = (run if plain is None else plain).folder / 'trained.pth'
+    runner, minutes = trained(cfg, run, weights)
     model, images = runner.model.eval(), images_of(cfg)
-    record = {'dense': accuracy(runner, model, split), 'minutes': minutes}
+    record = {'dense': accuracy(runner, model, run.split), 'minutes': minutes}
     goal: dict = {'energy': ENERGY, 'round_to': 1}
-    if method == 'plain-as-l2':
-        goal = {'ranks': study(network, 'l2', seed, work, quick)['ranks']}
-    else:
-        onnx = seed == 0 and not quick
-        record['latency'] = {} if strength else latencies(model, images, folder, onnx)
+    if plain is not None:
+        goal = {'ranks': run.before['l2'].read()['ranks']}
+    elif run.split == 'test':
+        onnx = run.seed == 0 and not run.quick
+        record['latency'] = latencies(model, images, run.folder, onnx)
     report: Report = decompose(model, inputs=images, rounds=30, **goal)
     record |= {
         'ranks': report.ranks,
@@ -154,66 +134,44 @@ def study(
         'macs': [report.macs_before, report.macs],
         'params': [report.params_before, report.params],
         'ms': [report.ms_before, report.ms],
-        'lra': accuracy(runner, model, split),
+        'lra': accuracy(runner, model, run.split),
     }
     low = low_rank_config(cfg, report, '', lr_scale=1.0)
     per_epoch = len(runner.train_dataloader)
-    tuned, curve = finetune(low, model, folder / 'tuned', seed, max(per_epoch // 4, 1))
-    record |= {
-        'finetuned': accuracy(tuned, tuned.model, split),
-        'curve': curve.accuracy,
-        'curve_loss': curve.loss,
-    }
-    return write(path, record)
+    tuned, curve = finetune(low, model, run.folder / 'tuned', run.seed, max(per_epoch // 4, 1))
+    finetuned = accuracy(tuned, tuned.model, run.split)
+    return record | {'finetuned': finetuned, 'curve': curve.accuracy}
 
 
-def row(network: str, method: str, records: list[dict]) -> dict:
-    """Row of the result, a summary over the seeds."""
-
-    def ratio(key: str) -> dict:
-        return summary([record[key][0] / record[key][1] for record in records])
-
-    metrics = {
-        'dense %': summary([record['dense'] for record in records]),
-        'after LRA %': summary([record['lra'] for record in records]),
-        'fine-tuned %': summary([record['finetuned'] for record in records]),
-        'fewer MACs x': ratio('macs'),
-        'smaller x': ratio('params'),
-        'faster x': ratio('ms'),
-    }
-    forms = records[0].get('latency', {})
-    for name in forms:
-        known = [record['latency'][name] for record in records if name in record['latency']]
-        metrics[f'faster x ({name})'] = summary([before / after for before, after in known])
+def metrics(record: dict) -> dict[str, float]:
+    """Accuracies in percent and what the decomposition saves."""
+    ratios = {'fewer MACs x': 'macs', 'smaller x': 'params', 'faster x': 'ms'}
+    pairs = {name: record[key] for name, key in ratios.items()}
+    pairs |= {f'faster x ({name})': pair for name, pair in record.get('latency', {}).items()}
     return {
-        'method': TITLES[method],
-        'setting': f'{NETWORKS[network]}; LRA at {100 * ENERGY:g} % energy',
-        'metrics': metrics,
-        'cost': {'CPU minutes of training': sum(r['minutes'] for r in records) / len(records)},
-        'ranks': [record['layers'] for record in records],
-        'curves': [record['curve'] for record in records],
+        'dense %': record['dense'],
+        'after LRA %': record['lra'],
+        'fine-tuned %': record['finetuned'],
+        **{name: before / after for name, (before, after) in pairs.items()},
     }
 
 
-def judge(rows: dict[str, dict]) -> tuple[str, str]:
+def judge(found: Found) -> tuple[str, str]:
     """Verdict on the goal, by the better of the two forces.
 
     Accuracy is compared with the plain network after as much training, fine-tuning included.
     """
-
-    def mean(method: str, metric: str) -> float:
-        return rows[method]['metrics'][metric]['mean']
-
+    mean = found.mean
     best = max(
-        {'l1', 'l2'} & set(rows),
-        key=lambda method: (round(mean(method, 'fewer MACs x'), 2), mean(method, 'fine-tuned %')),
+        ('l1', 'l2'),
+        key=lambda arm: (round(mean(arm, 'fewer MACs x'), 2), mean(arm, 'fine-tuned %')),
     )
     macs, plain = mean(best, 'fewer MACs x'), mean('plain', 'fewer MACs x')
     tuned = mean(best, 'fine-tuned %')
     drop, early = mean('plain', 'fine-tuned %') - tuned, mean('plain', 'dense %') - tuned
     met = [macs >= 2.5, drop <= 1, plain <= 1.5]
     verdict = 'met' if all(met) else 'partly' if macs > 1.2 * plain and drop <= 2 else 'not met'
-    same = [mean(method, 'fine-tuned %') for method in ('plain-as-l2', 'l2')]
+    same = [mean(arm, 'fine-tuned %') for arm in ('plain-as-l2', 'l2')]
     why = (
         f'{TITLES[best]}: {macs:.2f}x fewer MACs, where plain LRA reaches {plain:.2f}x. Points '
         f'lost after fine-tuning: {drop:.2f} to the plain network trained as long in all, '
@@ -224,69 +182,86 @@ def judge(rows: dict[str, dict]) -> tuple[str, str]:
     return verdict, why
 
 
-def main() -> None:
-    """Run what is missing and write the results."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument('--network', choices=NETWORKS, help='only this one')
-    parser.add_argument('--quick', action='store_true', help='LeNet, one short run per method')
-    parser.add_argument('--out', type=Path, default=ROOT / 'projects/force_regularization/results')
-    parser.add_argument('--work-dir', type=Path, default=ROOT / 'work_dirs/force_regularization')
-    parser.add_argument('--sweep', action='store_true', help='strengths on the validation split')
-    parser.add_argument('--stop-after', type=float, default=1e9, metavar='MINUTES',
-                        help='start no run after this time; the same command goes on')  # fmt: skip
-    args = parser.parse_args()
-    began = time.monotonic()
-    warnings.simplefilter('ignore')
-    torch.set_num_threads(1)
-    # MMEngine formats a config for every run it starts, for seconds, and nobody reads these.
-    Config.pretty_text = property(lambda cfg: '')
-    init_default_scope('mmpretrain')
-    if args.quick and args.out == parser.get_default('out'):
-        parser.error('--quick needs --out: its numbers are none')
-    args.work_dir.mkdir(parents=True, exist_ok=True)
-    args.out.mkdir(parents=True, exist_ok=True)
-    seeds = [0] if args.quick else [0, 1, 2]
-    networks = ['lenet_digits'] if args.quick else [args.network] if args.network else NETWORKS
+def draw(result: dict, folder: Path, name: str) -> None:
+    """Ranks (mean over the seeds) beside validation accuracy while fine-tuning."""
+    with figure(folder / f'{name}.png', columns=2, size=(5, 3.6)) as (left, right):
+        for index, row in enumerate(result['rows']):
+            colour = f'C{index}'
+            shares = [
+                [(rank or full) / full for rank, full in layers.values()] for layers in row['ranks']
+            ]
+            if 'ranks' not in row['method']:
+                left.plot(np.mean(shares, 0), color=colour, marker='.', label=row['method'])
+            steps = [step for step, _ in row['curves'][0]]
+            values = np.array([[value for _, value in curve] for curve in row['curves']])
+            mean, spread = values.mean(0), values.std(0, ddof=1) if len(values) > 1 else 0
+            right.plot(steps, mean, color=colour, marker='.', label=row['method'])
+            right.fill_between(steps, mean - spread, mean + spread, color=colour, alpha=0.15)
+        left.set(xlabel='convolution, from the input', ylabel='rank / full rank', ylim=(0, 1.05))
+        left.set_title('rank at 95 % energy (1: kept whole)', fontsize=10)
+        right.set(xlabel='iteration of fine-tuning', ylabel='validation accuracy (%)')
+        right.set_title('fine-tuning after decomposition', fontsize=10)
+        for axes in (left, right):
+            axes.legend(fontsize=8)
 
-    def out_of_time() -> bool:
-        return time.monotonic() - began > 60 * args.stop_after
 
-    for network in networks:
-        if args.sweep:
-            sweep(network, args.work_dir, out_of_time)
-            continue
-        rows = {}
-        methods = ('plain', 'l2', 'plain-as-l2') if args.quick else (*METHODS, 'plain-as-l2')
-        for seed in seeds:
-            for method in methods:
-                if out_of_time():
-                    print('stopped; the same command goes on', flush=True)
-                    return
-                study(network, method, seed, args.work_dir, args.quick)
-                print(f'{network} {method} seed {seed}: done', flush=True)
-        for method in methods:
-            records = [study(network, method, s, args.work_dir, args.quick) for s in seeds]
-            rows[method] = row(network, method, records)
-        verdict, why = judge(rows)
-        cfg = read(network, 'plain')
-        data = {
-            name: {key: value for key, value in cfg[f'{name}_dataloader'].dataset.items()
-                   if key not in ('pipeline', '_scope_')}
-            for name in ('train', 'val', 'test')
-        }  # fmt: skip
-        write_result(
-            args.out / f'{network}.json',
-            claim=f'{NETWORKS[network]}: force regularization leaves far lower ranks at the same '
-            'accuracy (goal: 2.5x fewer MACs at 1 point, where plain LRA has at most 1.5x)',
-            paper='ResNet-20 on CIFAR-10: 2.87x against 1.09x, error 9.57 against 8.82 %',
-            command='python projects/force_regularization/study.py --network ' + network,
-            data=data,
-            seeds=seeds,
-            rows=list(rows.values()),
-            verdict=verdict,
-            why=why,
-        )
+def data(network: str) -> dict:
+    """The three splits, as the config has them."""
+    cfg = read(network, 'plain')
+    return {
+        name: {key: value for key, value in cfg[f'{name}_dataloader'].dataset.to_dict().items()
+               if key not in ('pipeline', '_scope_')}
+        for name in ('train', 'val', 'test')
+    }  # fmt: skip
 
+
+def study(network: str) -> Study:
+    """The study of one network."""
+    return Study(
+        name=network,
+        script=__file__,
+        claim=f'{NETWORKS[network]}: force regularization leaves far lower ranks at the same '
+        'accuracy (goal: 2.5x fewer MACs at 1 point, where plain LRA has at most 1.5x)',
+        paper='ResNet-20 on CIFAR-10: 2.87x against 1.09x, error 9.57 against 8.82 %',
+        data=lambda work, quick: data(network),
+        arms=(
+            *(Arm(method, TITLES[method]) for method in METHODS),
+            Arm('plain-as-l2', TITLES['plain-as-l2'], after=('plain', 'l2')),
+        ),
+        settings=(
+            Setting(network, f'{NETWORKS[network]}; LRA at {100 * ENERGY:g} % energy'),
+        ),
+        seeds=(0, 1, 2),
+        searches=tuple(
+            Search('strength', (arm,), trials, default=SHIPPED, fixed=True)
+            for arm, trials in STRENGTHS[network].items()
+        ),
+        search_seeds=(9,),
+        train=train,
+        metrics=metrics,
+        metric='fine-tuned %',
+        costs={'CPU minutes of training': 'minutes'},
+        more=lambda records: {
+            'ranks': [record['layers'] for record in records],
+            'curves': [record['curve'] for record in records],
+        },
+        sources=(HERE / 'runs.py', configure, trained, latencies,
+                 *(path(network, method) for method in METHODS)),
+        rule=Rule(
+            'met: the better force leaves at least 2.5x fewer MACs and loses at most 1 point '
+            'to the plain network after as much training, where plain LRA reaches at most 1.5x; '
+            'partly: 1.2x as many as plain LRA at 2 points or less',
+            judge,
+            compare=(('l1', 'plain'), ('l2', 'plain'), ('l2', 'plain-as-l2'), ('l2', 'trp')),
+            smallest_effect=1.0,
+        ),
+        draw=lambda result, folder, found: draw(result, folder, network),
+        quick_arms=('plain', 'l2', 'plain-as-l2'),
+    )  # fmt: skip
+
+
+STUDIES = tuple(map(study, ('lenet_digits', 'resnet20_glyphs')))
+CHOOSE = 'network'
 
 if __name__ == '__main__':
-    main()
+    main(*STUDIES, choose=CHOOSE)

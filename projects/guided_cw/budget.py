@@ -16,6 +16,7 @@ ROOT = Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(ROOT / 'projects'), str(Path(__file__).resolve().parent)]
 
 from evidence import summary, write_result  # noqa: E402
+from harness.folders import write_json  # noqa: E402
 from victims import load  # noqa: E402
 
 import mmext  # noqa: E402, F401
@@ -71,22 +72,14 @@ def record(args, name: str, seed: int, method: str, budget) -> dict:
         chosen = args.work / 'budget' / f'{name}_lr_{method}_{budget[0]}x{budget[1]}.json'
         if not chosen.exists():
             val = load(name, args.seeds[0], 'val', args.images // 2, args.work, args.quick)
-            write(chosen, {'lr': tuned(method, budget, val)})
+            write_json(chosen, {'lr': tuned(method, budget, val)})
         lr = json.loads(chosen.read_text())['lr']
     victim = load(name, seed, 'test', args.images, args.work, args.quick)
     made = run(method, victim, budget, lr)
-    write(path, made)
+    write_json(path, made)
     sys.stdout.write(f'{path.stem}: {made["seconds"]:.0f} s\n')
     sys.stdout.flush()
     return made
-
-
-def write(path: Path, value: dict) -> None:
-    """Write JSON, complete or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_suffix('.tmp')
-    draft.write_text(json.dumps(value))
-    draft.rename(path)
 
 
 def metrics(runs: list[dict]) -> dict:
@@ -171,7 +164,7 @@ def main() -> None:
     """Attack, judge and write the results and the figure."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument('--quick', action='store_true', help='a few images, no result file')
-    parser.add_argument('--work', type=Path, default=ROOT / 'work_dirs/guided_cw')
+    parser.add_argument('--work-dir', dest='work', type=Path, default=ROOT / 'work_dirs/guided_cw')
     parser.add_argument('--victims', nargs='+', default=['digits', 'glyphs'])
     parser.add_argument('--images', type=int, default=20, help='of each seed')
     parser.add_argument('--stop-after', type=float, help='minutes, after which to leave off')

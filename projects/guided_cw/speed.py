@@ -89,7 +89,7 @@ def main() -> None:
     """Time, judge and write results/speed.json."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument('--quick', action='store_true', help='few steps, no result file')
-    parser.add_argument('--work', type=Path, default=ROOT / 'work_dirs/guided_cw')
+    parser.add_argument('--work-dir', dest='work', type=Path, default=ROOT / 'work_dirs/guided_cw')
     parser.add_argument('--images', type=int, default=32)
     parser.add_argument('--steps', type=int, default=200)
     args = parser.parse_args()

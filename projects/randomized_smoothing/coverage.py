@@ -71,7 +71,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument('--quick', action='store_true', help='few runs, no result file')
     parser.add_argument('--runs', type=int, default=20_000, help='multinomials of each case')
-    args = parser.parse_args()
+    args, _ = parser.parse_known_args()
     alpha, n0, n, seeds = 0.05, 50, 500, (0, 1, 2)
     if args.quick:
         args.runs, seeds = 100, (0,)

@@ -10,7 +10,6 @@ Every run leaves a JSON file below ``--work-dir``; runs that have one are not do
 
 import argparse
 import json
-import os
 import sys
 import time
 from dataclasses import asdict, dataclass
@@ -23,6 +22,7 @@ ROOT = Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(ROOT / 'projects')]
 
 from evidence import paired, summary, write_result  # noqa: E402
+from harness.folders import write_json  # noqa: E402
 
 RESULTS = ROOT / 'projects/randomized_smoothing/results'
 COMMAND = 'make reproduce PLUGIN=randomized_smoothing'
@@ -56,7 +56,7 @@ QUICK = {
 
 
 class OutOfTime(Exception):
-    """The time that ``--minutes`` allows is over."""
+    """The time that ``--stop-after`` allows is over."""
 
 
 class Study:
@@ -101,10 +101,7 @@ class Study:
         record['plan'] = settled
         record['cpu_minutes'] = (trained - began) / 60
         record['certify_cpu_minutes'] = (time.process_time() - trained) / 60
-        path.parent.mkdir(parents=True, exist_ok=True)
-        draft = path.with_suffix('.tmp')
-        draft.write_text(json.dumps(record))
-        os.replace(draft, path)
+        write_json(path, record)
         acr = ', '.join(f'{key} {average(record, key):.4f}' for key in ('cohen', 't_certify'))
         print(f'{path.stem}: ACR {acr}, {time.process_time() - began:.0f} s of CPU', flush=True)
         return record
@@ -332,7 +329,11 @@ def main() -> None:
     parser.add_argument('--work-dir', type=Path, default=ROOT / 'work_dirs/randomized_smoothing')
     parser.add_argument('--results', type=Path, help='default: results/ of this project')
     parser.add_argument(
-        '--minutes', type=float, default=float('inf'), help='start no run after this time (exit 75)'
+        '--stop-after',
+        type=float,
+        default=float('inf'),
+        metavar='MINUTES',
+        help='start no run after this time (exit 75)',
     )
     args = parser.parse_args()
     if args.quick and args.results is None:
@@ -348,7 +349,7 @@ def main() -> None:
     init_default_scope('mmpretrain')
     results = args.results or RESULTS
     work_dir = args.work_dir / ('quick' if args.quick else 'study')
-    study = Study(work_dir, time.time() + 60 * args.minutes, args.quick)
+    study = Study(work_dir, time.time() + 60 * args.stop_after, args.quick)
     try:
         write_results(study, results)
     except OutOfTime:

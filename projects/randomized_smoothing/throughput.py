@@ -50,7 +50,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument('--quick', action='store_true', help='one short round, no result file')
     parser.add_argument('--rounds', type=int, default=5)
-    args = parser.parse_args()
+    args, _ = parser.parse_known_args()
     torch.set_num_threads(1)
     from mmengine.config import Config
     from mmengine.registry import DATASETS, MODELS, init_default_scope

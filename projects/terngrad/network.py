@@ -7,7 +7,6 @@ all. Bytes are those that the interface of a rank has sent, everything included.
 
 import argparse
 import json
-import os
 import signal
 import statistics
 import sys
@@ -24,6 +23,7 @@ import torch  # noqa: E402
 import torch.distributed as dist  # noqa: E402
 import torchvision  # noqa: E402
 from evidence import summary, write_result  # noqa: E402
+from harness.folders import write_json  # noqa: E402
 from mmengine.model import BaseModel, MMDistributedDataParallel  # noqa: E402
 from mmengine.optim import OptimWrapper  # noqa: E402
 from torch.distributed.algorithms.ddp_comm_hooks import (  # noqa: E402
@@ -135,9 +135,7 @@ def collect(rounds: int, work: Path) -> dict[str, dict]:
         path = work / f'network {name}.json'
         if not path.exists():
             record = measure(n_ranks, rate, METHODS, rounds)
-            draft = path.with_suffix('.tmp')
-            draft.write_text(json.dumps(record))
-            os.replace(draft, path)
+            write_json(path, record)
         records[name] = json.loads(path.read_text())
         sys.stderr.write(f'{name}: done\n')
     return records

@@ -51,7 +51,7 @@ def test_quick_form_runs_and_leaves_the_results_alone(name, load, tmp_path, monk
 
 
 def test_a_study_that_is_out_of_time_says_so(study, tmp_path, monkeypatch):
-    argv = ['study.py', '--quick', '--work-dir', str(tmp_path), '--minutes', '-1']
+    argv = ['study.py', '--quick', '--work-dir', str(tmp_path), '--stop-after', '-1']
     monkeypatch.setattr(sys, 'argv', argv)
     with pytest.raises(SystemExit) as stopped:
         study.main()

@@ -22,27 +22,28 @@ def studies(import_script, monkeypatch):
     return load
 
 
-def test_accuracy_study_runs_and_goes_on(studies, tmp_path, capsys, monkeypatch):
-    accuracy = studies('accuracy', '--quick', '--work-dir', tmp_path)
-    images, labels = accuracy.digits('train')
-    monkeypatch.setattr(accuracy, 'digits', lambda *_: (images[:128], labels[:128]))
-    accuracy.main()
-    assert capsys.readouterr().out.count('error') == 12
-    kept = next(tmp_path.glob('*TernGrad 2*'))
-    record = json.loads(kept.read_text())
-    kept.write_text(json.dumps({**record, 'error': -1.0}))
-    accuracy.main()
-    assert capsys.readouterr().out.count("'error': -1.0") == 1
-
-
-def test_accuracy_is_judged_on_the_worst_case(studies, tmp_path):
+def test_accuracy_study_runs_and_goes_on(studies, root, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(root)
     accuracy = studies('accuracy')
-    runs = {case: [{'error': 2.0, 'train_loss': 0.1}] * 2 for case in accuracy.cases(8)}
-    accuracy.draw(runs, tmp_path / 'figure.png')
-    assert (tmp_path / 'figure.png').stat().st_size > 5000
-    assert accuracy.judge(runs)['verdict'] == 'partly'
-    runs['Adam', 'TernGrad', 8] = [{'error': 4.5}] * 2
-    assert accuracy.judge(runs)['verdict'] == 'not met'
+    accuracy.STUDY.main(['--quick', '--work-dir', str(tmp_path)])
+    assert capsys.readouterr().out.count(': error % ') == 12
+    result = json.loads((tmp_path / 'accuracy/quick/results/accuracy.json').read_text())
+    assert len(result['rows']) == 12
+    values = [row['metrics']['train cross-entropy']['values'] for row in result['rows'][:3]]
+    assert values[0] != values[1] != values[2], 'ternary gradients, of one and of two workers'
+    with pytest.raises(SystemExit, match='float32 and one memory format'):
+        accuracy.STUDY.main(['--quick', '--amp', '--work-dir', str(tmp_path)])
+
+
+@pytest.mark.parametrize(('error', 'verdict'), [(2.0, 'partly'), (4.5, 'not met')])
+def test_accuracy_is_judged_on_the_worst_case(studies, error, verdict):
+    accuracy = studies('accuracy')
+    from harness.report import Found
+
+    records = {('', accuracy.name(case)): [{'error': 2.0, 'train_loss': 0.1}] * 2
+               for case in accuracy.cases()}  # fmt: skip
+    records['', accuracy.name(('Adam', 'TernGrad', 8))] = [{'error': error, 'train_loss': 0.1}] * 2
+    assert accuracy.judge(Found(accuracy.STUDY, records, {}))[0] == verdict
 
 
 def test_codec_study_runs(studies, monkeypatch, capsys):
