@@ -4,6 +4,7 @@
 Examples:
     python tools/test.py path/to/config.py work_dirs/config/epoch_1.pth
     python tools/test.py path/to/config.py epoch_1.pth --out results.pkl --show-dir drawn
+    python tools/test.py path/to/config.py --zoo
     bash tools/dist_test.sh path/to/config.py epoch_1.pth 2
 """
 
@@ -16,6 +17,7 @@ from pathlib import Path
 if find_spec('mmext') is None:
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from mmext import zoo
 from mmext.engine import launch
 
 
@@ -25,11 +27,17 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
         prog='test.py', description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument('config', help='path, or package::path below the configs of a package')
-    parser.add_argument('checkpoint', help='weights to evaluate')
+    parser.add_argument('checkpoint', nargs='?', help='weights to evaluate')
+    parser.add_argument(
+        '--zoo', action='store_true', help="evaluate the repository's weights of this config"
+    )
     parser.add_argument('--out', metavar='PKL', help='pickle file for the predictions')
     parser.add_argument('--show-dir', metavar='DIR', help='folder for images with the predictions')
     launch.add_common_arguments(parser)
-    return parser.parse_args(argv)
+    args = parser.parse_args(argv)
+    if (args.checkpoint is None) != args.zoo:
+        parser.error('give either a checkpoint or --zoo')
+    return args
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -38,9 +46,10 @@ def main(argv: list[str] | None = None) -> None:
     os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
     with launch.user_errors('test.py'):
         cfg = launch.load_config(args.config, args.cfg_options, args.overlays)
+        checkpoint = str(zoo.find(args.config).weights) if args.zoo else args.checkpoint
         launch.prepare_test(
             cfg,
-            args.checkpoint,
+            checkpoint,
             work_dir=args.work_dir,
             out=args.out,
             show_dir=args.show_dir,
@@ -48,7 +57,7 @@ def main(argv: list[str] | None = None) -> None:
         )
     runner = launch.build_runner(cfg)
     with launch.user_errors('test.py'):
-        launch.check_checkpoint(runner.model, args.checkpoint)
+        launch.check_checkpoint(runner.model, checkpoint)
     if args.out is not None:
         launch.dump_results(runner, args.out)
     runner.test()

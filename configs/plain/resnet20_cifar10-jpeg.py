@@ -1,0 +1,14 @@
+# ResNet-20 on the JPEG copies of CIFAR-10; 20 minutes on a CPU core.
+_base_ = ['../_base_/datasets/cifar10_jpeg.py', './_base_/sgd_cpu.py']
+
+model = dict(
+    type='ImageClassifier',
+    data_preprocessor=_base_.data_preprocessor,
+    backbone=dict(type='mmext.CifarResNet', depth=20),
+    neck=dict(type='GlobalAveragePooling'),
+    head=dict(type='LinearClsHead', num_classes=10, in_channels=64),
+)
+epochs = 24
+optim_wrapper = dict(optimizer=dict(lr=0.2))
+train_cfg = dict(max_epochs=epochs)
+param_scheduler = dict(eta_max=0.2, total_steps=epochs)
