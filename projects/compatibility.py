@@ -25,17 +25,8 @@ PAGE = ROOT / 'docs/compatibility.md'
 RECORD = ROOT / 'docs/compatibility.json'
 SECTION = '## Composes with\n'
 BLOCK = re.compile(r'<!-- composes:\w+ -->\n.*?<!-- /composes -->\n', re.DOTALL)
-KEYS = (
-    'Type',
-    'Takes',
-    'Needs',
-    'Slots',
-    'Extra Passes',
-    'Extra Memory',
-    'Wire Bits',
-    'Composes With',
-    'Refuses',
-)
+KEYS = ('Type', 'Takes', 'Needs', 'Slots', 'Extra Passes', 'Extra Memory', 'Wire Bits',
+        'Composes With', 'Refuses')  # fmt: skip
 
 
 def metadata() -> dict[str, dict[str, Any]]:
@@ -180,34 +171,26 @@ def _host(plugin: str) -> str:
 
 
 def _refusals(tested: dict[str, str]) -> str:
-    rows = [
-        [pair, outcome.removeprefix('refused: ')]
-        for pair, outcome in tested.items()
-        if outcome.startswith('refused')
+    refused = [
+        [p, o.removeprefix('refused: ')] for p, o in tested.items() if o.startswith('refused')
     ]
-    return _table(['pair', 'error'], rows)
+    return _table(['pair', 'error'], refused)
 
 
 def _checks(tested: dict[str, dict[str, str]]) -> str:
     from mmext.testing import CHECKS
 
-    rows, notes = [], []
-    for plugin, outcomes in tested.items():
-        cells = []
-        for check in CHECKS:
-            outcome = outcomes.get(check, 'not run')
-            cells.append(outcome.partition(':')[0].replace('passed', 'yes'))
-            if outcome.startswith(('skipped', 'failed')):
-                notes.append((check, plugin, outcome))
-        rows.append([f'**{plugin}**', *cells])
+    rows = []
     reasons: dict[tuple[str, str], list[str]] = {}
-    for check, plugin, outcome in notes:
-        reasons.setdefault((check, outcome), []).append(plugin)
-    told = [
-        f'- {check}, {outcome} ({", ".join(plugins)})'
-        for (check, outcome), plugins in reasons.items()
-    ]
-    return _table(['', *CHECKS], rows) + '\n' + '\n'.join(told)
+    for plugin, outcomes in tested.items():
+        told = [outcomes.get(check, 'not run') for check in CHECKS]
+        words = [outcome.partition(':')[0].replace('passed', 'yes') for outcome in told]
+        rows.append([f'**{plugin}**', *words])
+        for check, outcome in zip(CHECKS, told, strict=True):
+            if outcome.startswith(('skipped', 'failed')):
+                reasons.setdefault((check, outcome), []).append(plugin)
+    notes = [f'- {check}, {o} ({", ".join(plugins)})' for (check, o), plugins in reasons.items()]
+    return _table(['', *CHECKS], rows) + '\n' + '\n'.join(notes)
 
 
 def _cell(value: Any) -> str:

@@ -8,6 +8,7 @@ files, the short table of all verdicts (``<!-- claims:all -->``), the tables of 
 """
 
 import argparse
+import contextlib
 import datetime
 import json
 import os
@@ -16,7 +17,7 @@ import re
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -35,13 +36,13 @@ def write_result(
     path: Path,
     *,
     claim: str,
-    paper: str | None,
     command: str,
     data: dict,
-    seeds: list[int],
     rows: list[dict],
     verdict: str,
     why: str,
+    paper: str | None = None,
+    seeds: Sequence[int] = (0,),
     **more: object,
 ) -> None:
     """Write the result of a study, complete or not at all.
@@ -49,15 +50,15 @@ def write_result(
     Args:
         path: ``projects/<plugin>/results/<study>.json``.
         claim: The paper's sentence, short.
-        paper: Its number and where it stands; None where there is none.
         command: What runs this study again.
         data: Set, sizes, manifest hash.
+        rows: As :func:`row` makes them.
+        verdict: One of :data:`VERDICTS`.
+        why: What was compared; what was tried where it fell short.
+        paper: Its number and where it stands; None where there is none.
         seeds: All of them, three or more. One is enough where a seed changes nothing, as for times
             and counts, which are repeated in its place (``tests/test_evidence.py`` lists those
             studies); any other result of fewer than three says so in ``why`` ("1 seed").
-        rows: ``{method, setting, metrics: {name: {mean, std, values}}, cost: {...}}``.
-        verdict: One of :data:`VERDICTS`.
-        why: What was compared; what was tried where it fell short.
         more: What a study of the harness adds: ``rule``, ``intervals``, ``tuning``, ``pilot`` and
             ``speed``. What is None is left out.
 
@@ -75,13 +76,19 @@ def write_result(
         'hardware': hardware(),
         'versions': versions(),
         'data': data,
-        'seeds': seeds,
+        'seeds': list(seeds),
         'rows': rows,
         'verdict': verdict,
         'why': why,
         **{name: value for name, value in more.items() if value is not None},
     }
     write_json(path, result, indent=2)
+
+
+def row(method: str, setting: str, metrics: Mapping[str, Sequence[float]], **more: object) -> dict:
+    """A row of a result, with the summaries of all values of its metrics; ``cost`` is in more."""
+    told = {name: summary(list(values)) for name, values in metrics.items()}
+    return {'method': method, 'setting': setting, 'metrics': told, **more}
 
 
 def summary(values: list[float]) -> dict:
@@ -108,11 +115,9 @@ def hardware() -> dict:
     import torch
 
     model = platform.processor()
-    try:
+    with contextlib.suppress(OSError, StopIteration):
         lines = Path('/proc/cpuinfo').read_text().splitlines()
         model = next(line.split(':')[1].strip() for line in lines if line.startswith('model name'))
-    except (OSError, StopIteration):
-        pass
     gpu = torch.cuda.get_device_name(0) if torch.cuda.is_available() else None
     return {'cpu': model, 'cores': os.cpu_count(), 'gpu': gpu}
 
@@ -121,12 +126,9 @@ def versions() -> dict:
     """Versions of Python and of the packages that matter."""
     found = {'python': platform.python_version()}
     for name in PACKAGES:
-        for distribution in (name, f'onedl-{name}'):
-            try:
+        for distribution in (f'onedl-{name}', name):
+            with contextlib.suppress(PackageNotFoundError):
                 found[name] = version(distribution)
-                break
-            except PackageNotFoundError:
-                continue
     return found
 
 
@@ -142,25 +144,25 @@ def commit() -> str | None:
     return done.stdout.strip()
 
 
+def _results(plugin: str) -> Iterator[tuple[str, str, dict]]:
+    """Plugin, name and content of each result; of all plugins for ``*``."""
+    for path in sorted(ROOT.glob(f'projects/{plugin}/results/*.json')):
+        yield path.parents[1].name, path.stem, json.loads(path.read_text())
+
+
 def table(plugin: str) -> str:
     """Claims table of a plugin in Markdown."""
-    lines = [
-        '| claim | measured | hardware | verdict | command |',
-        '|---|---|---|---|---|',
-    ]
-    for path in sorted((ROOT / 'projects' / plugin / 'results').glob('*.json')):
-        result = json.loads(path.read_text())
+    lines = _head('claim', 'measured', 'hardware', 'verdict', 'command')
+    for _, study, result in _results(plugin):
         rows = result['rows']
-        cell = (
-            '<br>'.join(_row(row) for row in rows)
-            if len(rows) <= MOST_ROWS
-            else f'[{len(rows)} rows](../../projects/{plugin}/README.md#{path.stem})'
-        )
+        cell = '<br>'.join(map(_row, rows))
+        if len(rows) > MOST_ROWS:
+            cell = f'[{len(rows)} rows](../../projects/{plugin}/README.md#{study})'
         paper = f' (paper: {result["paper"]})' if result['paper'] else ''
         device = result['hardware']['gpu'] or f'{result["hardware"]["cores"]} CPU cores'
+        verdict = f'**{result["verdict"]}**: {result["why"]}'
         lines.append(
-            f'| {result["claim"]}{paper} | {cell} | {device} | **{result["verdict"]}**: '
-            f'{result["why"]} | `{result["command"]}` |'
+            _line([f'{result["claim"]}{paper}', cell, device, verdict, f'`{result["command"]}`'])
         )
     return '\n'.join(lines) + '\n'
 
@@ -168,8 +170,7 @@ def table(plugin: str) -> str:
 def measured(plugin: str) -> str:
     """A table of all values for each study of a plugin with many rows, in Markdown."""
     parts = []
-    for path in sorted((ROOT / 'projects' / plugin / 'results').glob('*.json')):
-        result = json.loads(path.read_text())
+    for _, study, result in _results(plugin):
         rows = result['rows']
         if len(rows) <= MOST_ROWS:
             continue
@@ -177,7 +178,7 @@ def measured(plugin: str) -> str:
         costs = list(dict.fromkeys(name for row in rows for name in row.get('cost') or {}))
         settings = {row.get('setting') for row in rows}
         heads = ['method', *(['setting'] if len(settings) > 1 else []), *metrics, *costs]
-        lines = [f'### {path.stem}', '', _line(heads), _line(['---'] * len(heads))]
+        lines = [f'### {study}', '', _line(heads), _line(['---'] * len(heads))]
         if len(settings) == 1 and any(settings):
             lines.insert(2, f'{settings.pop()}.\n')
         for row in rows:
@@ -187,39 +188,31 @@ def measured(plugin: str) -> str:
             lines.append(_line(cells))
         if compared := result.get('intervals'):
             heads = ['difference', 'setting', 'metric', 'mean', '95 % interval', 'seeds']
-            lines += ['', _line(heads), _line(['---'] * len(heads))]
-            lines += [_difference(found) for found in compared]
+            lines += ['', _line(heads), _line(['---'] * len(heads)), *map(_difference, compared)]
         parts.append('\n'.join(lines) + '\n')
     return '\n'.join(parts)
 
 
 def verdicts() -> str:
     """One line for each claim of every plugin, in Markdown."""
-    lines = ['| plugin | claim | verdict | command |', '|---|---|---|---|']
-    for path in sorted(ROOT.glob('projects/*/results/*.json')):
-        plugin = path.parents[1].name
-        result = json.loads(path.read_text())
-        lines.append(
-            f'| [{plugin}](projects/{plugin}/README.md) | {result["claim"]} | '
-            f'**{result["verdict"]}** | `{result["command"]}` |'
-        )
+    lines = _head('plugin', 'claim', 'verdict', 'command')
+    for plugin, _, result in _results('*'):
+        page = f'[{plugin}](projects/{plugin}/README.md)'
+        cells = [result['claim'], f'**{result["verdict"]}**', f'`{result["command"]}`']
+        lines.append(_line([page, *cells]))
     return '\n'.join(lines) + '\n'
 
 
 def plugins() -> str:
     """One line for each plugin, from its metafile and its verdicts, in Markdown."""
-    lines = [
-        _line(['plugin', 'main type', 'paper', 'for', 'verdicts on its claims']),
-        '|---|---|---|---|---|',
-    ]
+    lines = _head('plugin', 'main type', 'paper', 'for', 'verdicts on its claims')
     for path in sorted(ROOT.glob('configs/*/metafile.yml')):
         plugin = path.parent.name
         collection = yaml.safe_load(path.read_text())['Collections'][0]
         if 'Plugin' not in collection:
             continue
         about, paper = collection['Plugin'], collection['Paper']
-        results = ROOT.glob(f'projects/{plugin}/results/*.json')
-        found = Counter(json.loads(result.read_text())['verdict'] for result in results)
+        found = Counter(result['verdict'] for _, _, result in _results(plugin))
         verdicts = ', '.join(f'{found[name]} {name}' for name in VERDICTS if found[name])
         lines.append(
             _line([
@@ -228,6 +221,10 @@ def plugins() -> str:
             ])
         )  # fmt: skip
     return '\n'.join(lines) + '\n'
+
+
+def _head(*names: str) -> list[str]:
+    return [_line(names), f'|{"---|" * len(names)}']
 
 
 def _line(cells: Sequence[str]) -> str:
@@ -257,22 +254,16 @@ def _row(row: dict) -> str:
 
 def _filled(block: re.Match[str]) -> str:
     opening, kind, name, closing = block.groups()
-    if kind == 'plugins':
-        return opening + plugins() + closing
-    if kind == 'measured':
-        return opening + measured(name) + closing
-    return opening + (verdicts() if name == 'all' else table(name)) + closing
+    if kind == 'claims':
+        return opening + (verdicts() if name == 'all' else table(name)) + closing
+    return opening + (plugins() if kind == 'plugins' else measured(name)) + closing
 
 
 def refresh(check: bool) -> list[Path]:
     """Rewrite the tables; return the files whose tables were stale."""
     stale = []
-    files = [
-        ROOT / 'README.md',
-        *ROOT.glob('configs/*/README.md'),
-        *ROOT.glob('projects/*/README.md'),
-    ]
-    for path in files:
+    pages = [page for kind in ('configs', 'projects') for page in ROOT.glob(f'{kind}/*/README.md')]
+    for path in (ROOT / 'README.md', *pages):
         old = path.read_text()
         new = BLOCK.sub(_filled, old)
         if new != old:

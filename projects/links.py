@@ -73,9 +73,9 @@ def namespaces(n_ranks: int, rate: str | None) -> Iterator[list[str]]:
 def sent_bytes() -> int:
     """Bytes that this rank's interface has sent."""
     for line in Path('/proc/self/net/dev').read_text().splitlines():
-        name, _, numbers = line.partition(':')
-        if name.strip() == 'eth0':
-            return int(numbers.split()[8])
+        name, *numbers = line.replace(':', ' ').split()
+        if name == 'eth0':
+            return int(numbers[8])
     raise RuntimeError('this process is in no namespace of `namespaces`')
 
 

@@ -1,12 +1,13 @@
 """Rows and verdicts of the study from its records."""
 
+import statistics
 import sys
 from pathlib import Path
 
 sys.path[:0] = [str(Path(__file__).resolve().parents[1])]
 
 import runs  # noqa: E402
-from evidence import paired, summary  # noqa: E402
+from evidence import paired, row  # noqa: E402
 
 SINGLE = ('adversarial (as DANN)', 'MMD (as DAN)', 'label adaptation alone')
 ALL = 'all three'
@@ -20,8 +21,9 @@ LEAST_SEEDS = 3
 def group(rows: list[dict]) -> dict[tuple[str, str, str], list[dict]]:
     """Records by task, network and method."""
     found: dict[tuple[str, str, str], list[dict]] = {}
-    for row in rows:
-        found.setdefault((row['task'], row['network'], row['method']), []).append(row)
+    for record in rows:
+        key = record['task'], record['network'], record['method']
+        found.setdefault(key, []).append(record)
     return found
 
 
@@ -49,29 +51,28 @@ def line(records: dict, task: str, network: str, method: str) -> dict:
     """Row of a result: every way of choosing the iteration, under its own name."""
     found = records[task, network, method]
     metrics = {
-        'last iteration %': summary([row['test'] for row in found]),
-        'oracle % (chosen with target labels)': summary([runs.chosen(r, 'val') for r in found]),
+        'last iteration %': [record['test'] for record in found],
+        'oracle % (chosen with target labels)': [runs.chosen(r, 'val') for r in found],
         **{
-            f'chosen by {score} %': summary([runs.chosen(row, score) for row in found])
+            f'chosen by {score} %': [runs.chosen(record, score) for record in found]
             for score in ('entropy', 'information', 'snd')
         },
     }
-    return {
-        'method': f'{method}, {network}',
-        'setting': runs.TASKS[task][1],
-        'metrics': metrics,
-        'cost': {'minutes': sum(row['minutes'] for row in found) / len(found)},
-        'task': task,
-        'network': network,
-        'losses': list(runs.METHODS[method]),
-        'title': method,
-    }
+    minutes = sum(record['minutes'] for record in found) / len(found)
+    return row(
+        f'{method}, {network}', runs.TASKS[task][1], metrics, cost={'minutes': minutes}, task=task,
+        network=network, losses=list(runs.METHODS[method]), title=method,
+    )  # fmt: skip
 
 
 def mean(records: dict, task: str, network: str, method: str, key: str = 'test') -> float:
     """Mean over the seeds."""
-    found = [row[key] for row in records[task, network, method]]
-    return sum(found) / len(found)
+    return statistics.fmean(record[key] for record in records[task, network, method])
+
+
+def gap(records: dict, task: str, method: str, key: str = 'test', of: str = 'ConvMNet') -> float:
+    """Points of a network over the GoogLeNet-style one."""
+    return mean(records, task, of, method, key) - mean(records, task, 'SmallGoogLeNet', method, key)
 
 
 def lead(records: dict, task: str, method: str, other: str) -> tuple[float, float]:
@@ -94,23 +95,18 @@ def losses(records: dict, tasks: list[str]) -> tuple[list[dict], str, str]:
     held, parts = [], []
     for task in tasks:
         ours = mean(records, task, 'ConvMNet', ALL)
-        alone = {
-            method: mean(records, task, 'ConvMNet', method)
-            for method in SINGLE
-            if (task, 'ConvMNet', method) in records
-        }
-        best = max(alone, key=lambda method: alone[method])
-        gain, error = lead(records, task, ALL, best)
-        held.append(gain > error)
         others = {
             method: mean(records, *key)
             for key in records
             if key[:2] == (task, 'ConvMNet') and (method := key[2]) != ALL
         }
-        most = max(others, key=lambda method: others[method])
+        best = max((method for method in SINGLE if method in others), key=others.__getitem__)
+        gain, error = lead(records, task, ALL, best)
+        held.append(gain > error)
+        most = max(others, key=others.__getitem__)
         parts.append(
             f'{runs.TASKS[task][1]}: all three {ours:.1f} %, best alone {best} with '
-            f'{alone[best]:.1f} % ({gain:+.1f} +- {error:.1f}), best of all others {most} with '
+            f'{others[best]:.1f} % ({gain:+.1f} +- {error:.1f}), best of all others {most} with '
             f'{others[most]:.1f} %, source only {mean(records, task, "ConvMNet", SOURCE):.1f} %'
         )
     verdict = 'met' if all(held) else 'partly' if any(held) else 'not met'
@@ -129,34 +125,19 @@ def accuracy(
     for network in runs.NETWORKS:
         found = {}
         for task in tasks:
-            plain = records[task, network, SOURCE]
-            found[f'{task}: source %'] = summary([row['source_test'] for row in plain])
-            found[f'{task}: adapted %'] = summary(
-                [row['test'] for row in records[task, network, ALL]]
-            )
-        table.append(
-            {'method': network, 'setting': 'classification of the source; all three losses',
-             'metrics': found, 'cost': costs[network]}
-        )  # fmt: skip
-    table += [
-        {'method': network, 'setting': 'not trained', 'metrics': {}, 'cost': costs[network]}
-        for network in runs.LARGE
-    ]
+            for name, method, key in (('source', SOURCE, 'source_test'), ('adapted', ALL, 'test')):
+                found[f'{task}: {name} %'] = [r[key] for r in records[task, network, method]]
+        setting = 'classification of the source; all three losses'
+        table.append(row(network, setting, found, cost=costs[network]))
+    table += [row(network, 'not trained', {}, cost=costs[network]) for network in runs.LARGE]
     share = costs['ConvMNet']['parameters'] / costs['SmallGoogLeNet']['parameters']
     gaps = {
-        'classification': [
-            mean(records, task, 'ConvMNet', SOURCE, 'source_test')
-            - mean(records, task, 'SmallGoogLeNet', SOURCE, 'source_test')
-            for task in tasks
-        ],
-        'adaptation': [
-            mean(records, task, 'ConvMNet', ALL) - mean(records, task, 'SmallGoogLeNet', ALL)
-            for task in tasks
-        ],
+        'classification': [gap(records, task, SOURCE, 'source_test') for task in tasks],
+        'adaptation': [gap(records, task, ALL) for task in tasks],
     }
-    held = [sum(gap) / len(gap) >= -MARGIN for gap in gaps.values()]
+    held = [statistics.fmean(found) >= -MARGIN for found in gaps.values()]
     verdict = 'met' if all(held) else 'partly' if any(held) else 'not met'
-    shown = {name: ', '.join(f'{gap:+.1f}' for gap in found) for name, found in gaps.items()}
+    shown = {name: ', '.join(f'{points:+.1f}' for points in found) for name, found in gaps.items()}
     why = (
         f'ConvMNet minus the GoogLeNet-style network in points on {", ".join(tasks)}: '
         f'classification {shown["classification"]}, adaptation {shown["adaptation"]}, with '
@@ -169,17 +150,14 @@ def accuracy(
 def ability(records: dict, tasks: list[str]) -> tuple[list[dict], str, str]:
     """Gain over source only: what a network loses against the GoogLeNet-style one."""
     table = [line(records, *key) for key in records if key[2] in (SOURCE, 'MMD (as DAN)', ALL)]
-    lost = []
-    for network in ('SmallSqueezeNet', 'ConvMNet'):
-        differences = []
-        for task in tasks:
-            adapted = mean(records, task, network, ALL) - mean(records, task, 'SmallGoogLeNet', ALL)
-            classified = mean(records, task, network, SOURCE, 'source_test') - mean(
-                records, task, 'SmallGoogLeNet', SOURCE, 'source_test'
-            )
-            differences.append(classified - adapted)
-        lost.append(sum(differences) / len(differences))
-    small, ours = lost
+    small, ours = (
+        statistics.fmean(
+            gap(records, task, SOURCE, 'source_test', network)
+            - gap(records, task, ALL, 'test', network)
+            for task in tasks
+        )
+        for network in ('SmallSqueezeNet', 'ConvMNet')
+    )
     verdict = 'not met'
     if small > MARGIN and small - ours > MARGIN:
         verdict = 'met' if ours <= MARGIN else 'partly'

@@ -5,8 +5,7 @@ import logging
 import sys
 import time
 import warnings
-from collections.abc import Sequence
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +18,9 @@ from mmengine.runner import Runner
 
 ROOT = Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(ROOT), str(ROOT / 'projects')]
+
+from benchmark import clocked, in_turns  # noqa: E402
+from harness.grid import Run  # noqa: E402
 
 import mmext  # noqa: E402, F401
 from mmext.engine import launch  # noqa: E402
@@ -128,17 +130,10 @@ class Validations(Hook):
 
     def after_val_epoch(self, runner, metrics=None) -> None:
         """Keep a row."""
-        found = metrics or {}
-        self.rows.append(
-            {
-                'iteration': runner.iter,
-                'val': found['accuracy/top1'],
-                'entropy': found['select/entropy'],
-                'information': found['select/information'],
-                'snd': found['select/snd'],
-                'test': accuracy(runner.model, self.test),
-            }
-        )
+        found = {key.rpartition('/')[2]: value for key, value in (metrics or {}).items()}
+        scores = {key: found[key] for key in ('entropy', 'information', 'snd')}
+        test = accuracy(runner.model, self.test)
+        self.rows.append({'iteration': runner.iter, 'val': found['top1'], **scores, 'test': test})
 
 
 @torch.no_grad()
@@ -169,45 +164,27 @@ def accuracy(model: torch.nn.Module, samples: Packed) -> float:
     return 100 * float(right.double().mean())
 
 
-def train(
-    task: str,
-    network: str,
-    method: str,
-    seed: int,
-    work: Path,
-    quick: bool = False,
-    hooks: Sequence[dict] = (),
-) -> tuple[dict, torch.nn.Module]:
-    """Train once.
-
-    Args:
-        task: Key of :data:`TASKS`.
-        network: Key of :data:`NETWORKS`.
-        method: Key of :data:`METHODS`.
-        seed: Of initialisation and of the order of the samples.
-        work: Folder of the run.
-        quick: A few iterations on a few samples.
-        hooks: Further hooks of the run.
+def train(run: Run) -> tuple[dict, torch.nn.Module]:
+    """Train once, with ``network`` and ``method`` of the arm's options; the setting is the task.
 
     Returns:
         Record and model. Accuracies are of the target; ``test`` is that of the last iteration.
     """
     logging.disable(logging.WARNING)
-    cfg = config(task)
-    sets = data(task, quick)
-    iterations = 20 if quick else cfg.train_cfg.max_iters
-    interval = iterations // 2 if quick else cfg.train_cfg.val_interval
+    cfg, sets = config(run.setting.name), data(run.setting.name, run.quick)
+    iterations = 20 if run.quick else cfg.train_cfg.max_iters
+    interval = iterations // 2 if run.quick else cfg.train_cfg.val_interval
     cfg.param_scheduler.gamma *= cfg.train_cfg.max_iters / iterations
 
     def loader(samples: Any, like: dict) -> dict:
         return {**{k: v for k, v in like.items() if k != 'persistent_workers'},
                 'dataset': samples, 'num_workers': 0}  # fmt: skip
 
-    torch.manual_seed(seed)
+    torch.manual_seed(run.seed)
     watch = Validations(sets['test'])
     runner = Runner(
-        model=model_settings(cfg, network, method),
-        work_dir=str(work),
+        model=model_settings(cfg, run.arm.options['network'], run.arm.options['method']),
+        work_dir=str(run.folder),
         train_dataloader=loader(sets['train'], cfg.train_dataloader.to_dict()),
         val_dataloader=loader(sets['val'], cfg.val_dataloader.to_dict()),
         train_cfg=dict(type='mmext.ResumableIterTrainLoop', max_iters=iterations,
@@ -217,9 +194,9 @@ def train(
         optim_wrapper=cfg.optim_wrapper,
         param_scheduler=cfg.param_scheduler,
         default_hooks=dict(logger=None, checkpoint=None),
-        custom_hooks=[dict(type='mmext.IterSeedHook'), watch, *hooks],
+        custom_hooks=[dict(type='mmext.IterSeedHook'), watch, *run.speed_hooks()],
         default_scope='mmpretrain',
-        randomness=dict(seed=seed),
+        randomness=dict(seed=run.seed),
         log_level='ERROR',
     )  # fmt: skip
     began = time.process_time()
@@ -260,10 +237,9 @@ def embedding(task: str, model: torch.nn.Module, quick: bool) -> dict:
 
 def sizes(task: str, quick: bool) -> dict[str, int]:
     """Number of images of each part."""
-    sets = data(task, quick)
-    found = {name: len(sets[name]) for name in ('source_test', 'val', 'test')}
-    return {'source': len(sets['train'].datasets[0]), 'target': len(sets['train'].datasets[1]),
-            **found}  # fmt: skip
+    train, *others = data(task, quick).items()
+    found = dict(zip(('source', 'target'), map(len, train[1].datasets), strict=True))
+    return found | {name: len(samples) for name, samples in others}
 
 
 def costs(rounds: int) -> dict[str, dict[str, float]]:
@@ -288,15 +264,11 @@ def costs(rounds: int) -> dict[str, dict[str, float]]:
             'parameters': sum(parameter.numel() for parameter in model.parameters()),
             'MMACs': flops['flops'] / 1e6,
         }
-    times: dict[str, list[float]] = {name: [] for name in models}
+    calls = {
+        name: clocked(partial(model, torch.rand(1, *shape)))
+        for name, (model, shape) in models.items()
+    }
     with torch.no_grad():
-        for number in range(rounds + 1):
-            for name, (model, shape) in models.items():
-                images = torch.rand(1, *shape)
-                began = time.perf_counter()
-                model(images)
-                if number:  # the first is a warm-up
-                    times[name].append(time.perf_counter() - began)
-    for name, taken in times.items():
-        found[name]['ms for one image'] = 1000 * sorted(taken)[len(taken) // 2]
+        for name, taken in in_turns(calls, rounds).items():
+            found[name]['ms for one image'] = 1000 * sorted(taken)[len(taken) // 2]
     return found

@@ -57,9 +57,7 @@ def train(run: Run) -> dict:
     """Train once; of two runs the features are kept for their figure."""
     network, method = run.arm.options['network'], run.arm.options['method']
     task = run.setting.name
-    record, model = runs.train(
-        task, network, method, run.seed, run.folder, run.quick, run.speed_hooks()
-    )
+    record, model = runs.train(run)
     shown = network == 'ConvMNet' and method in ('source only', 'all three')
     if shown and task == 'font2hand' and run.seed == 0:
         record['embedding'] = runs.embedding(task, model, run.quick)
@@ -76,11 +74,6 @@ def results(found: Found, claim: str) -> tuple[list[dict], str, str]:
     """Table, verdict and reason of a claim."""
     records = [record for part in found.records.values() for record in part]
     return judge.results(records, costs(len(found.study.settings) == 1))[claim]
-
-
-def draw(result: dict, folder: Path, found: Found) -> None:
-    """Both figures, when the last of the three results is there."""
-    figures.draw(folder)
 
 
 def study(claim: str) -> Study:
@@ -115,7 +108,8 @@ def study(claim: str) -> Study:
                               ('SmallGoogLeNet', judge.ALL))),
             smallest_effect=judge.MARGIN,
         ),
-        draw=draw if claim == 'ability' else None,
+        # Both figures are of all three results, of which this one is the last.
+        draw=(lambda result, folder, found: figures.draw(folder)) if claim == 'ability' else None,
         command='python projects/conv_m/study.py',
         quick_arms=tuple(
             name(network, method)

@@ -4,7 +4,6 @@ Faster R-CNN R50-FPN from scratch on enlarged digit scenes. The methods take tur
 peak of the allocated memory is of each alone. Writes results/gpu/{cost,training}.json.
 """
 
-import argparse
 import contextlib
 import copy
 import gc
@@ -12,7 +11,8 @@ import io
 import os
 import statistics
 import sys
-import time
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -21,8 +21,12 @@ ROOT = Path(__file__).resolve().parents[2]
 HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(ROOT), str(ROOT / 'projects'), str(HERE)]
 
+from benchmark import clocked, in_turns, options  # noqa: E402
 from cost import METHODS, build, step  # noqa: E402
-from evidence import summary, write_result  # noqa: E402
+from evidence import row, write_result  # noqa: E402
+
+from mmext.datasets.scenes import SceneSettings, generate  # noqa: E402
+from mmext.engine import launch  # noqa: E402
 
 CONFIG = 'configs/cst/cst_faster-rcnn_r50_fpn_digits-640.py'
 COMMAND = 'python projects/cst/gpu.py'
@@ -30,8 +34,6 @@ COMMAND = 'python projects/cst/gpu.py'
 
 def configuration(scenes: Path, quick: bool):
     """The shipped config on these scenes; tiny if ``quick``."""
-    from mmext.engine import launch
-
     cfg = launch.load_config(str(ROOT / CONFIG))
     for loader in (cfg.train_dataloader, cfg.val_dataloader, cfg.test_dataloader):
         for source in loader.dataset.get('datasets', [loader.dataset]):
@@ -63,50 +65,37 @@ def resize(steps: list, size: int) -> None:
                 resize(branch, size)
 
 
-def move(method: str, cfg, device: torch.device):
-    """Build one method on the device."""
-    model, wrapper, batches = build(method, cfg)
-    return model.to(device), wrapper, batches
-
-
-def wait(device: torch.device) -> float:
-    """Time when the device has nothing left to do."""
-    if device.type == 'cuda':
-        torch.cuda.synchronize()
-    return time.perf_counter()
+def on_device(method: str, cfg, device: torch.device) -> Callable[[], None]:
+    """Step of one method that is built on the device."""
+    model, *others = build(method, cfg)
+    return partial(step, model.to(device), *others)
 
 
 def cost(cfg, device: torch.device, rounds: int, out: Path, data: dict) -> None:
     """Seconds and memory of a step with and without mixed precision."""
     rows = []
-    ratios: dict[str, list[float]] = {}
-    for precision in ('float32', 'float16 autocast'):
+    ratios: dict[str, list[float]] = {'time': []}
+    for precision in ('float32', 'float16 autocast')[: 1 + (device.type == 'cuda')]:
         amp = copy.deepcopy(cfg)
         if precision != 'float32':
-            if device.type != 'cuda':
-                continue
             amp.optim_wrapper.update(type='AmpOptimWrapper', loss_scale='dynamic')
         seconds, memory = time_steps(amp, device, rounds)
-        for method in METHODS:
-            rows.append({
-                'method': f'{method}, {precision}',
-                'setting': 'Faster R-CNN R50-FPN, 4 labelled (each student) + 8 unlabelled',
-                'metrics': {'s/iteration': summary(seconds[method])},
-                'cost': {'MiB': memory[method]} if memory else {},
-            })  # fmt: skip
-        ratios.setdefault('time', []).append(
-            statistics.median(seconds['CST']) / statistics.median(seconds['mean teacher'])
-        )
+        setting = 'Faster R-CNN R50-FPN, 4 labelled (each student) + 8 unlabelled'
+        rows += [
+            row(f'{method}, {precision}', setting, {'s/iteration': seconds[method]},
+                cost={'MiB': memory[method]} if memory else {})
+            for method in METHODS
+        ]  # fmt: skip
+        medians = {method: statistics.median(seconds[method]) for method in METHODS}
+        ratios['time'].append(medians['CST'] / medians['mean teacher'])
         if memory:
             ratios.setdefault('memory', []).append(memory['CST'] / memory['mean teacher'])
     met = max(ratios['time']) <= 2.3 and max(ratios.get('memory', [0])) <= 2
     write_result(
         out / 'cost.json',
         claim='cost against a mean teacher on a GPU: at most 2.3x the time and 2x the memory',
-        paper=None,
         command=COMMAND,
         data=data,
-        seeds=[0],
         rows=rows,
         verdict='met' if met else 'not met',
         why=f'ratios in float32 and mixed precision: {ratios}; steps take turns, memory is the '
@@ -117,32 +106,22 @@ def cost(cfg, device: torch.device, rounds: int, out: Path, data: dict) -> None:
 def time_steps(cfg, device: torch.device, rounds: int) -> tuple[dict, dict]:
     """Seconds of each step of each method, and peak MiB on a GPU."""
     memory = {}
-    if device.type == 'cuda':
-        for method in METHODS:
-            gc.collect()
-            torch.cuda.empty_cache()
-            torch.cuda.reset_peak_memory_stats()
-            before = torch.cuda.memory_allocated()
-            part = move(method, cfg, device)
-            for index in range(4):
-                step(*part, index)
-            memory[method] = (torch.cuda.max_memory_allocated() - before) / 2**20
-            del part
-    parts = {method: move(method, cfg, device) for method in METHODS}
-    seconds: dict[str, list[float]] = {method: [] for method in METHODS}
-    for index in range(rounds + 2):
-        for method, part in parts.items():
-            began = wait(device)
-            step(*part, index)
-            if index >= 2:
-                seconds[method].append(wait(device) - began)
-    return seconds, memory
+    for method in METHODS if device.type == 'cuda' else ():
+        gc.collect()
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats()
+        before = torch.cuda.memory_allocated()
+        call = on_device(method, cfg, device)
+        for _ in range(4):
+            call()
+        memory[method] = (torch.cuda.max_memory_allocated() - before) / 2**20
+        del call
+    calls = {method: clocked(on_device(method, cfg, device)) for method in METHODS}
+    return in_turns(calls, rounds, warm_up=2), memory
 
 
 def train(cfg, iterations: int, work_dir: Path, out: Path, data: dict) -> None:
     """Train the shipped config and test every network."""
-    from mmext.engine import launch
-
     factor = iterations / cfg.train_cfg.max_iters
     cfg.train_cfg.update(max_iters=iterations, val_interval=iterations)
     for schedule in cfg.param_scheduler:
@@ -155,58 +134,44 @@ def train(cfg, iterations: int, work_dir: Path, out: Path, data: dict) -> None:
     cfg.custom_hooks = [hook for hook in cfg.custom_hooks if hook.type != 'mmext.CurvesHook']
     launch.prepare(cfg, work_dir=str(work_dir), resume='auto')
     runner = launch.build_runner(cfg)
-    began = time.perf_counter()
-    runner.train()
-    minutes = (time.perf_counter() - began) / 60
+    minutes = clocked(runner.train)() / 60
     metrics = {}
     for network in ('teacher1', 'teacher2', 'student1', 'ensemble'):
         runner.model.predict_on = network
         with contextlib.redirect_stdout(io.StringIO()):
-            found = runner.test()
-        metrics[f'mAP, {network}'] = summary([100 * found['coco/bbox_mAP']])
+            metrics[f'mAP, {network}'] = [100 * runner.test()['coco/bbox_mAP']]
+    setting = f'{iterations} iterations from scratch, 640 px'
     write_result(
         out / 'training.json',
         claim='CST trains a full-size two-stage detector on a GPU',
-        paper=None,
         command=COMMAND,
         data=data,
-        seeds=[0],
-        rows=[{
-            'method': 'CST', 'setting': f'{iterations} iterations from scratch, 640 px',
-            'metrics': metrics, 'cost': {'minutes': minutes},
-        }],
-        verdict='met' if all(value['mean'] > 0 for value in metrics.values()) else 'not met',
+        rows=[row('CST', setting, metrics, cost={'minutes': minutes})],
+        verdict='met' if min(metrics.values()) > [0] else 'not met',
         why='one run; the demo compares methods, this one shows that the GPU path learns.',
-    )  # fmt: skip
+    )
 
 
 def main(arguments: list[str] | None = None) -> None:
     """Measure, train, write the results."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument('--rounds', type=int, default=20, help='timed steps of each method')
-    parser.add_argument('--iterations', type=int, default=1000, help='of the training')
-    parser.add_argument('--scenes', type=Path, default=ROOT / 'data/digit_scenes')
-    parser.add_argument('--work-dir', type=Path, default=ROOT / 'work_dirs/study/cst_gpu')
-    parser.add_argument('--out', type=Path, default=HERE / 'results/gpu')
-    parser.add_argument('--quick', action='store_true', help='tiny, on any device, into --work-dir')
-    args = parser.parse_args(arguments)
+    args = options(__doc__, arguments, work_dir=ROOT / 'work_dirs/study/cst_gpu')
     device = torch.device('cuda' if torch.cuda.is_available() else 'cpu')
     if device.type == 'cpu' and not args.quick:
         sys.exit('gpu: no GPU is visible; --quick checks the script on a CPU')
 
-    from mmext.datasets.scenes import SceneSettings, generate
-
     os.chdir(ROOT)
+    rounds, iterations, out = 20, 1000, HERE / 'results/gpu'
+    scenes, settings = ROOT / 'data/digit_scenes', SceneSettings()
     if args.quick:
-        args.rounds, args.iterations, args.out = 1, 4, args.work_dir
-        args.scenes = args.work_dir / 'scenes'
-    tiny = SceneSettings(train=16, val=4, test=4, percent=(25,), folds=1)
-    manifest, _ = generate(args.scenes, tiny if args.quick else SceneSettings())
+        rounds, iterations, out = 1, 4, args.work_dir
+        scenes = args.work_dir / 'scenes'
+        settings = SceneSettings(train=16, val=4, test=4, percent=(25,), folds=1)
+    manifest, _ = generate(scenes, settings)
     data = {'set': 'digit scenes at 640 px', 'images_sha256': manifest['images_sha256']}
-    cfg = configuration(args.scenes, args.quick)
-    cost(cfg, device, args.rounds, args.out, data)
-    train(cfg, args.iterations, args.work_dir / 'training', args.out, data)
-    print(f'gpu: {args.out}')
+    cfg = configuration(scenes, args.quick)
+    cost(cfg, device, rounds, out, data)
+    train(cfg, iterations, args.work_dir / 'training', out, data)
+    print(f'gpu: {out}')
 
 
 if __name__ == '__main__':

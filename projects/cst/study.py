@@ -14,7 +14,7 @@ HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(ROOT), str(ROOT / 'projects'), str(HERE)]
 
 import numpy as np  # noqa: E402
-from evidence import summary  # noqa: E402
+from evidence import row, summary  # noqa: E402
 from harness.report import Found, figure  # noqa: E402
 from harness.study import Arm, Rule, Search, Setting, Study  # noqa: E402
 from training import config, prepare, train  # noqa: E402
@@ -58,20 +58,16 @@ def rows(found: Found) -> list[dict]:
         networks: dict[str, list[float]] = {}
         for count, part in parts.items():
             for record in part:
-                for name, value in metrics(record).items():
-                    told.setdefault(f'{name}, {count}', []).append(value)
-                for name, value in record['mAP'].items():
-                    networks.setdefault(f'{name}, {count}', []).append(value)
-        made.append({
-            'method': arm.title,
-            'key': arm.name,
-            'setting': f'{records[0]["iterations"]} iterations, predicts with '
-            f'{records[0]["network"]}',
-            'metrics': {name: summary(values) for name, values in told.items()},
-            'networks': {name: summary(values) for name, values in networks.items()},
-            'curves': {count: [r['curve'] for r in part] for count, part in parts.items()},
-            'cost': found.cost(records),
-        })  # fmt: skip
+                for values, names in ((told, metrics(record)), (networks, record['mAP'])):
+                    for name, value in names.items():
+                        values.setdefault(f'{name}, {count}', []).append(value)
+        iterations, network = records[0]['iterations'], records[0]['network']
+        made.append(row(
+            arm.title, f'{iterations} iterations, predicts with {network}', told, key=arm.name,
+            networks={name: summary(values) for name, values in networks.items()},
+            curves={count: [r['curve'] for r in part] for count, part in parts.items()},
+            cost=found.cost(records),
+        ))  # fmt: skip
     return made
 
 
@@ -114,9 +110,7 @@ def verdict_of(mean: dict[str, float]) -> tuple[str, str]:
     margin, twice, plain = (
         mean['cst_js'] - mean[other] for other in (best, 'mean_teacher_2x', 'cst_none')
     )
-    verdict = 'not met'
-    if margin >= MARGIN:
-        verdict = 'met' if twice >= MARGIN else 'partly'
+    verdict = 'not met' if margin < MARGIN else 'met' if twice >= MARGIN else 'partly'
     fused = mean.get('cst_js fused')
     both = '' if fused is None else f' ({fused - mean[best]:+.1f} with both teachers fused)'
     pair = mean.get('two_teachers fused')

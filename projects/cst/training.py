@@ -56,30 +56,22 @@ def prepare(work: Path, quick: bool) -> dict:
     }
 
 
-def family(method: str) -> str | None:
-    """Whose threshold a method takes."""
-    if method.startswith('supervised'):
-        return None
-    return 'CST' if method.startswith('cst') else 'mean teacher'
-
-
 def build(run: Run) -> tuple[Config, list]:
     """Config of one run and the networks that are evaluated, the judged one first."""
     method, seed = run.arm.name, run.seed
     score_thr = run.values.get('score_thr', 0.0)
     percent = QUICK_SCENES['percent'][0] if run.quick else run.setting.options['percent']
-    semi = family(method) is not None
-    name = 'cst' if semi else 'supervised'
-    cfg = launch.load_config(str(config(name)))
+    semi = not method.startswith('supervised')
+    cfg = launch.load_config(str(config('cst' if semi else 'supervised')))
     cfg.randomness = dict(seed=seed)
     if semi and percent in UNSUP_WEIGHT:
         cfg.model.semi_train_cfg.unsup_weight = UNSUP_WEIGHT[percent]
     networks = ['teacher1', 'teacher2', 'ensemble']
-    if method == 'two_teachers':
+    two = method == 'two_teachers'
+    if two:
         cfg.model.type = 'StudyTwoMeanTeachers'
-    if method.startswith('cst') or method == 'two_teachers':
-        kind = 'none' if method == 'two_teachers' else method.removeprefix('cst_')
-        cfg.model.consistency.kind = kind
+    if two or method.startswith('cst'):
+        cfg.model.consistency.kind = 'none' if two else method.removeprefix('cst_')
         cfg.model.semi_train_cfg.score_thr = score_thr
         cfg.val_cfg.networks = [cfg.model.semi_test_cfg.predict_on]
     elif semi:

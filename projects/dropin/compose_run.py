@@ -20,8 +20,6 @@ sys.path[:0] = [str(ROOT), str(ROOT / 'projects')]
 
 CONFIG = 'configs/cst/cst_fcos_r18_digits.py'
 OVERLAYS = ('terngrad', 'smoothout', 'force_regularization')
-RESULT = ROOT / 'projects/dropin/results/compose.json'
-COMMAND = 'python projects/dropin/compose_run.py'
 
 
 def scenes(quick: bool) -> tuple[Path, list[str]]:
@@ -30,15 +28,12 @@ def scenes(quick: bool) -> tuple[Path, list[str]]:
 
     from mmext.datasets.scenes import SceneSettings, generate
 
-    if not quick:
-        folder = ROOT / 'data/digit_scenes'
-        generate(folder, SceneSettings())
-        return folder, []
-    folder = ROOT / 'data/digit_scenes_quick'
-    generate(folder, SceneSettings(train=24, val=1, test=1, percent=(25,), folds=1))
-    cfg = Config.fromfile(ROOT / CONFIG)
+    few = dict(train=24, val=1, test=1, percent=(25,), folds=1)
+    folder = ROOT / ('data/digit_scenes_quick' if quick else 'data/digit_scenes')
+    generate(folder, SceneSettings(**few) if quick else SceneSettings())
+    datasets = Config.fromfile(ROOT / CONFIG).train_dataloader.dataset.datasets
     options = []
-    for index, dataset in enumerate(cfg.train_dataloader.dataset.datasets):
+    for index, dataset in enumerate(datasets if quick else ()):
         key = f'train_dataloader.dataset.datasets.{index}'
         annotations = dataset.ann_file.replace('@2', '@25')
         options += [f'{key}.data_root={folder}/', f'{key}.ann_file={annotations}']
@@ -68,21 +63,19 @@ def start(work_dir: Path, iterations: int, options: list[str]) -> subprocess.Pop
     """Start both ranks."""
     environment = {
         **os.environ, 'PYTHON': sys.executable, 'OMP_NUM_THREADS': '1',
-        'PYTHONPATH': os.pathsep.join(filter(None, [str(ROOT), os.environ.get('PYTHONPATH')])),
+        'PYTHONPATH': f'{ROOT}{os.pathsep}{os.environ.get("PYTHONPATH", "")}',
     }  # fmt: skip
     work_dir.mkdir(parents=True, exist_ok=True)
     with open(work_dir / 'output.txt', 'ab') as output:
-        return subprocess.Popen(
-            command(work_dir, iterations, options), cwd=ROOT, env=environment,
-            stdout=output, stderr=output,
-        )  # fmt: skip
+        return subprocess.Popen(command(work_dir, iterations, options), cwd=ROOT, env=environment,
+                                stdout=output, stderr=output)  # fmt: skip
 
 
 def finish(process: subprocess.Popen, work_dir: Path) -> None:
     """Wait for a run; end this program if it failed."""
     if code := process.wait():
-        log = work_dir / 'output.txt'
-        sys.exit(f'the training failed with code {code}: ' + log.read_text()[-2000:])
+        log = (work_dir / 'output.txt').read_text()
+        sys.exit(f'the training failed with code {code}: {log[-2000:]}')
 
 
 def kill(process: subprocess.Popen) -> None:
@@ -102,8 +95,8 @@ def descendants(pid: int) -> list[int]:
     return found
 
 
-def interrupt(process: subprocess.Popen, work_dir: Path, iterations: int) -> int:
-    """Kill a run soon after its checkpoint at half time; return the iteration it resumes from."""
+def interrupt(process: subprocess.Popen, work_dir: Path, iterations: int) -> None:
+    """Kill a run soon after its checkpoint at half time."""
     marker, half = work_dir / 'last_checkpoint', f'iter_{iterations // 2}.pth'
     while process.poll() is None:
         # MMEngine writes this file when the checkpoint is complete.
@@ -111,18 +104,10 @@ def interrupt(process: subprocess.Popen, work_dir: Path, iterations: int) -> int
             kill(process)
             if (work_dir / f'iter_{iterations}.pth').exists():
                 sys.exit('the run ended before it could be killed; take more --iterations')
-            return iterations // 2
+            return
         time.sleep(0.05)
     finish(process, work_dir)
     sys.exit(f'the run ended without {half}')
-
-
-def losses(work_dir: Path) -> dict[int, float]:
-    """Iteration -> total loss that the run logged; later lines win."""
-    from mmext.engine.curves import read_scalars
-
-    steps, values = read_scalars(work_dir)['train/loss']
-    return dict(zip(steps.tolist(), values.tolist(), strict=True))
 
 
 def main() -> None:
@@ -156,53 +141,47 @@ def main() -> None:
     log = (out / 'resumed/output.txt').read_text()
     if f'resumed epoch: 0, iter: {iterations // 2}' not in log:
         sys.exit('the second run was not resumed')
-    states = {
-        name: torch.load(out / name / f'iter_{iterations}.pth', weights_only=False)
-        for name in minutes
-    }
+    one, other = (
+        torch.load(out / name / f'iter_{iterations}.pth', weights_only=False) for name in minutes
+    )
     parts = ('state_dict', 'optimizer', 'param_schedulers')
-    one, other = ({part: states[name][part] for part in parts} for name in minutes)
-    difference = first_difference(one, other)
-    tensors = len(one['state_dict'])
-    print(f'{tensors} weights and buffers, optimizer, schedules: {difference or "identical"}')
+    states = ({part: state[part] for part in parts} for state in (one, other))
+    difference = first_difference(*states)
+    tensors, others = one['state_dict'], other['state_dict']
+    told = difference or 'identical'
+    print(f'{len(tensors)} weights and buffers, optimizer, schedules: {told}')
     if not args.quick:
-        report(out, iterations, folder, minutes, states, difference)
+        differing = sum(not torch.equal(tensors[key], others[key]) for key in tensors)
+        report(out, iterations, folder, minutes, len(tensors), differing, difference)
     sys.exit(difference is not None)
 
 
-def report(out: Path, iterations: int, folder: Path, minutes, states, difference) -> None:
+def report(out: Path, iterations: int, folder: Path, minutes, tensors, differing, difference):
     """Write the result."""
-    import evidence
-    import torch
+    from evidence import summary, write_result
 
+    from mmext.engine.curves import read_scalars
     from mmext.engine.records import sha256
 
     manifest = folder / 'manifest.json'
     counts = json.loads(manifest.read_text())['counts']
-    first = states['uninterrupted']['state_dict']
     rows = []
-    for name, state in states.items():
-        logged = losses(out / name)
-        other = state['state_dict']
-        differing = sum(not torch.equal(first[key], other[key]) for key in first)
-        rows.append(
-            {
-                'method': name,
-                'setting': '2 ranks, CST + TernGrad + SmoothOut + Force Regularization',
-                'metrics': {
-                    'differing tensors': evidence.summary([differing]),
-                    f'loss at iteration {iterations}': evidence.summary([logged[iterations]]),
-                },
-                'cost': {'minutes': minutes[name]},
-            }
-        )
-    met = difference is None
-    evidence.write_result(
-        RESULT,
+    for name, count in (('uninterrupted', 0), ('resumed', differing)):
+        losses = dict(zip(*read_scalars(out / name)['train/loss'], strict=True))
+        last = float(losses[iterations])
+        metrics = {'differing tensors': count, f'loss at iteration {iterations}': last}
+        rows.append({
+            'method': name,
+            'setting': '2 ranks, CST + TernGrad + SmoothOut + Force Regularization',
+            'metrics': {key: summary([value]) for key, value in metrics.items()},
+            'cost': {'minutes': minutes[name]},
+        })  # fmt: skip
+    write_result(
+        ROOT / 'projects/dropin/results/compose.json',
         claim='four plugins train in one run on two ranks, and a killed and resumed run ends with '
         'the bits of an uninterrupted one',
         paper=None,
-        command=COMMAND,
+        command='python projects/dropin/compose_run.py',
         data={
             'set': 'digit scenes',
             'sizes': {'train': counts['train']['images'], 'labelled': counts['labelled']['2']},
@@ -210,9 +189,9 @@ def report(out: Path, iterations: int, folder: Path, minutes, states, difference
         },
         seeds=[0],
         rows=rows,
-        verdict='met' if met else 'not met',
+        verdict='met' if difference is None else 'not met',
         why=f'{iterations} iterations; the second run was killed (SIGKILL) after iteration '
-        f'{iterations // 2} and started again. Compared: all {len(first)} weights and buffers, the '
+        f'{iterations // 2} and started again. Compared: all {tensors} weights and buffers, the '
         f'optimizer and the schedules. First difference: {difference or "none"}.',
     )
 

@@ -15,7 +15,6 @@ import json
 import random
 import re
 import sys
-import time
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -23,7 +22,11 @@ ROOT = Path(__file__).resolve().parents[2]
 HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(ROOT / 'projects'), str(HERE)]
 
+import zoo_run  # noqa: E402
 from evidence import refresh, summary, versions, write_result  # noqa: E402
+from mmengine.config import Config  # noqa: E402
+
+from mmext.engine.records import Records  # noqa: E402
 
 HOSTS = ('mmpretrain', 'mmdet')
 SEED = 0
@@ -81,8 +84,6 @@ def sampling_order(seed: int) -> list[tuple[str, str, list[str]]]:
 
 def trainable(path: Path) -> bool:
     """Whether a config describes a training at all; one that does not load is kept, to be told."""
-    from mmengine.config import Config
-
     try:
         cfg = Config.fromfile(path)
     except Exception:
@@ -104,17 +105,11 @@ def draw(host: str, family: str, configs: list[str], seed: int) -> str | None:
     order = sorted(configs)
     random.Random(f'{seed}/{host}/{family}').shuffle(order)
     order.sort(key=size)
-    for name in order:
-        if trainable(zoo(host) / name):
-            return name
-    return None
+    return next((name for name in order if trainable(zoo(host) / name)), None)
 
 
 def judge(host: str, family: str, config: str, log: Path) -> dict:
     """Record of one config."""
-    import zoo_run
-    from mmengine.config import Config
-
     path = str(zoo(host) / config)
     factors = FACTORS[host]
     row = {'host': host, 'family': family, 'config': config}
@@ -126,38 +121,39 @@ def judge(host: str, family: str, config: str, log: Path) -> dict:
     if host == 'mmpretrain' and 'img_size' in model:
         # Built for one size.
         factors = factors[-1:]
-    overlays = zoo_run.OVERLAYS
-    tries = []
+
+    def attempt(task, overlays=(), factor: float = 1.0, suffix: str = '.log', room: int = 1):
+        return zoo_run.attempt(task, path, overlays, factor, log.with_suffix(suffix), room=room)
+
+    overlays, tries = zoo_run.OVERLAYS, []
     for factor in factors:
-        found = zoo_run.attempt(zoo_run.train, path, overlays, factor, log)
+        found = attempt(zoo_run.train, overlays, factor)
         tries.append(found)
         if found['ok']:
             return {**row, 'outcome': 'trained', 'factor': factor, **found}
         if found['limit']:
             # Larger images would only need more.
+            factors = factors[: len(tries)]
             break
-    if tries[-1]['limit']:
-        factors = factors[: len(tries)]
-    told = {**row, 'with_plugins': [found['error'] for found in tries]}
+    row['with_plugins'] = [found['error'] for found in tries]
     for factor in factors:
-        alone = zoo_run.attempt(zoo_run.train, path, (), factor, log.with_suffix('.host.log'))
+        alone = attempt(zoo_run.train, (), factor, '.host.log')
         if not alone['ok']:
             continue
-        if tries[-1]['limit']:
+        if found['limit']:
             # The plugins keep copies of weights and gradients.
-            found = zoo_run.attempt(zoo_run.train, path, overlays, factor, log, room=2)
+            found = attempt(zoo_run.train, overlays, factor, room=2)
             if found['ok']:
-                return {**told, 'outcome': 'trained', 'factor': factor, 'room': 2, **found}
-            tries.append(found)
-        return {**told, 'outcome': 'broken', 'factor': factor, 'reason': tries[-1]['error']}
-    told.update(reason=alone['error'], where=alone['where'])
-    built = zoo_run.attempt(zoo_run.resolve, path, overlays, 1.0, log.with_suffix('.build.log'))
+                return {**row, 'outcome': 'trained', 'factor': factor, 'room': 2, **found}
+        return {**row, 'outcome': 'broken', 'factor': factor, 'reason': found['error']}
+    row.update(reason=alone['error'], where=alone['where'])
+    built = attempt(zoo_run.resolve, overlays, suffix='.build.log')
     if built['ok']:
-        return {**told, 'outcome': 'resolved', **{k: built[k] for k in ('wrapper', 'hooks')}}
-    plain = zoo_run.attempt(zoo_run.resolve, path, (), 1.0, log.with_suffix('.plain.log'))
+        return {**row, 'outcome': 'resolved', **{k: built[k] for k in ('wrapper', 'hooks')}}
+    plain = attempt(zoo_run.resolve, suffix='.plain.log')
     if plain['ok']:
-        return {**told, 'outcome': 'broken', 'reason': built['error']}
-    return {**told, 'outcome': 'unavailable', 'reason': plain['error'], 'where': plain['where']}
+        return {**row, 'outcome': 'broken', 'reason': built['error']}
+    return {**row, 'outcome': 'unavailable', 'reason': plain['error'], 'where': plain['where']}
 
 
 def report(rows: list[dict], skipped: list[str], out: Path, command: str) -> dict:
@@ -172,7 +168,7 @@ def report(rows: list[dict], skipped: list[str], out: Path, command: str) -> dic
         metrics = {'sampled': len(mine), **{name: counts[name] for name in OUTCOMES}}
         table.append({
             'method': host,
-            'setting': 'one config of each family, ' + ' + '.join(_overlays()),
+            'setting': 'one config of each family, ' + ' + '.join(zoo_run.OVERLAYS),
             'metrics': {name: summary([float(value)]) for name, value in metrics.items()},
             'cost': {'CPU minutes': sum(row.get('cpu_s', 0) for row in mine) / 60,
                      'largest MiB': max((row['peak_mib'] for row in trained), default=0)},
@@ -224,68 +220,44 @@ def load_hosts() -> None:
     mmpretrain.utils.register_all_modules(init_default_scope=False)
 
 
-def _overlays() -> tuple[str, ...]:
-    import zoo_run
-
-    return zoo_run.OVERLAYS
-
-
 def main(argv: list[str] | None = None) -> None:
     """Draw, train what is not on record, write results/zoo.json."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument('--quick', action='store_true', help='three families, into --work')
     parser.add_argument('--work', type=Path, default=ROOT / 'work_dirs/study/zoo')
     parser.add_argument('--only', nargs='+', metavar='HOST/FAMILY', help='these families')
-    parser.add_argument('--count', type=int, default=COUNT, help='size of the sample')
-    parser.add_argument('--retry', action='store_true', help='run again what did not train')
-    parser.add_argument('--minutes', type=float, help='stop after so many; run again to go on')
     args = parser.parse_args(argv)
-    began = time.monotonic()
-
     load_hosts()
-    from mmext.engine.records import Records
-
     wanted = args.only or (QUICK if args.quick else None)
     pools = {f'{host}/{family}': (host, family, configs)
              for host, family, configs in sampling_order(SEED)}  # fmt: skip
-    unknown = sorted(set(wanted or ()) - set(pools))
-    if unknown:
+    if unknown := sorted(set(wanted or ()) - set(pools)):
         parser.error(f'--only: no family {", ".join(unknown)}')
-    settings = {'seed': SEED, 'overlays': list(_overlays()), 'versions': versions()}
-    path = args.work / 'records.jsonl'
-    records = Records(path, settings)
-    if args.retry:
-        kept = [row for row in records.rows if row.get('outcome', 'trained') == 'trained']
-        path.unlink()
-        records = Records(path, settings)
-        records.append(kept)
+    settings = {'seed': SEED, 'overlays': list(zoo_run.OVERLAYS), 'versions': versions()}
+    records = Records(args.work / 'records.jsonl', settings)
     done = {(f'{row["host"]}/{row["family"]}', row['config']): row for row in records.rows}
-    sample: list[dict] = []
-    for name, (host, family, configs) in pools.items():
-        if not wanted and sum(row['config'] is not None for row in sample) >= args.count:
-            break
-        if wanted and name not in wanted:
-            continue
+    rows: list[dict] = []
+    skipped = []
+    for name in wanted or pools:
+        host, family, configs = pools[name]
         config = draw(host, family, configs, SEED)
-        if (name, config) in done:
-            sample.append(done[name, config])
-            continue
-        if args.minutes and time.monotonic() - began > 60 * args.minutes:
-            sys.exit(f'zoo: {args.minutes:g} minutes are over; run again to go on')
-        if config is None:
+        row = done.get((name, config))
+        if row is None:
             row = {'host': host, 'family': family, 'config': None}
+            if config is not None:
+                row = judge(host, family, config, args.work / 'logs' / f'{host}-{family}.log')
+            records.append([row])
+            print(name, config, row.get('outcome', 'no trainable config'), row.get('reason', ''),
+                  f'{row.get("cpu_s", 0):.0f} s', flush=True)  # fmt: skip
+        if config is None:
+            skipped.append(name)
         else:
-            row = judge(host, family, config, args.work / 'logs' / f'{host}-{family}.log')
-        records.append([row])
-        sample.append(row)
-        print(name, row['config'], row.get('outcome', 'no trainable config'),
-              row.get('reason', ''), f'{row.get("cpu_s", 0):.0f} s', flush=True)  # fmt: skip
-    rows = [row for row in sample if row['config'] is not None]
-    skipped = [f'{r["host"]}/{r["family"]}' for r in sample if r['config'] is None]
-    own = args.quick or args.only
-    out = args.work / 'results' if own else HERE / 'results'
+            rows.append(row)
+        if not wanted and len(rows) == COUNT:
+            break
+    out = args.work / 'results' if wanted else HERE / 'results'
     print(json.dumps(report(rows, skipped, out, 'python projects/dropin/zoo.py')))
-    if not own:
+    if not wanted:
         refresh(check=False)
 
 

@@ -33,22 +33,18 @@ def write_images(folder: Path) -> None:
     cv2.imwrite(str(folder / 'semantic.png'), semantic)
 
 
-def _box(index: int, box: tuple[int, ...], labels: int) -> dict[str, Any]:
-    x1, y1, x2, y2 = box
-    outline = [x1, y1, x2, y1, x2, y2, x1, y2]
-    return {
-        'bbox': [float(value) for value in box], 'bbox_label': index % labels, 'ignore_flag': 0,
-        'mask': [[float(value) for value in outline]], 'instance_id': index, 'is_group_of': False,
-    }  # fmt: skip
-
-
 def sample(folder: Path, index: int, labels: int, multilabel: bool) -> dict[str, Any]:
     """Raw record of one image: the union of what the hosts' data sets hand to their pipelines."""
+    instances = []
+    for i, (x1, y1, x2, y2) in enumerate(np.array(BOXES, float).tolist()):
+        instances.append({
+            'bbox': [x1, y1, x2, y2], 'bbox_label': i % labels, 'ignore_flag': 0,
+            'mask': [[x1, y1, x2, y1, x2, y2, x1, y2]], 'instance_id': i, 'is_group_of': False,
+        })  # fmt: skip
     return {
         'img_path': str(folder / 'image.jpg'), 'img_id': index, 'frame_id': index,
         'height': HEIGHT, 'width': WIDTH, 'seg_map_path': str(folder / 'semantic.png'),
-        'instances': [_box(i, box, labels) for i, box in enumerate(BOXES)],
-        'gt_label': [0, 1] if multilabel else index % min(labels, 2),
+        'instances': instances, 'gt_label': [0, 1] if multilabel else index % min(labels, 2),
     }  # fmt: skip
 
 
@@ -112,11 +108,8 @@ def replace(node: Any, options: dict[str, Any]) -> Any:
         return node
     steps = node.get('pipeline') or []
     names = [str(step.get('type')) for step in steps]
-    kind = 'image'
-    if any('FrameSample' in name for name in names):
-        kind = 'video'
-    elif any('PackReID' in name for name in names):
-        kind = 'reid'
+    kinds = {'FrameSample': 'video', 'PackReID': 'reid'}
+    kind = next((kinds[k] for k in kinds if any(k in name for name in names)), 'image')
     shape = ARRAYS.get(str(node.type).rpartition('.')[2])
     return ConfigDict(
         type='mmengine.ZooDataset', pipeline=steps, kind=kind, shape=shape,

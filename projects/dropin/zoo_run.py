@@ -23,9 +23,10 @@ import mmengine
 import torch
 from mmengine.config import Config
 from mmengine.hooks import Hook
-from mmengine.registry import MODELS, OPTIM_WRAPPERS, init_default_scope
+from mmengine.optim import build_optim_wrapper
+from mmengine.registry import HOOKS, MODELS, OPTIM_WRAPPERS, init_default_scope
 from torch import nn
-from zoo_data import COUNT, replace, write_images
+from zoo_data import replace, write_images
 
 from mmext.engine import launch, overlay, phases
 
@@ -43,7 +44,8 @@ def shrink(value: Any, factor: float) -> Any:
     if isinstance(value, (list, tuple)):
         return type(value)(shrink(item, factor) for item in value)
     if isinstance(value, int) and abs(value) > 48:
-        return math.copysign(1, value).__int__() * max(2, round(abs(value) * factor / 16)) * 16
+        size = 16 * max(2, round(abs(value) * factor / 16))
+        return size if value > 0 else -size
     return value
 
 
@@ -103,22 +105,14 @@ def prepare(cfg: Config, folder: Path, factor: float) -> dict[str, str]:
         resize(loader.dataset, factor)
         resize(cfg.get('data_preprocessor'), factor)
         resize(cfg.model.get('data_preprocessor'), factor)
-    for stage in ('val', 'test'):
-        for key in ('dataloader', 'evaluator', 'cfg'):
-            cfg[f'{stage}_{key}'] = None
+    for key in ('dataloader', 'evaluator', 'cfg'):
+        cfg[f'val_{key}'] = cfg[f'test_{key}'] = None
     for part in walk(loader.dataset):
         # mmcv's adjust_hue casts a negative number to uint8, which NumPy 2 refuses.
         if part.get('type') == 'ColorJitter' and part.pop('hue', 0):
             told['hue'] = 'left out'
-    wrapper = str(cfg.optim_wrapper.get('type', 'OptimWrapper'))
-    if 'Amp' in wrapper and not torch.cuda.is_available():
-        assert_found(wrapper)
-        told['amp'] = wrapper
-        cfg.optim_wrapper.type = wrapper.replace('Amp', '')
-        for key in ('dtype', 'loss_scale', 'use_fsdp'):
-            cfg.optim_wrapper.pop(key, None)
-    hooks = {**(cfg.get('default_hooks') or {}), 'checkpoint': None}
-    cfg.default_hooks = hooks
+    told.update(without_amp(cfg))
+    cfg.default_hooks = {**(cfg.get('default_hooks') or {}), 'checkpoint': None}
     cfg.randomness = dict(seed=0)
     cfg.log_level = 'ERROR'
     cfg.resume, cfg.load_from = False, None
@@ -126,10 +120,21 @@ def prepare(cfg: Config, folder: Path, factor: float) -> dict[str, str]:
     return told
 
 
-def assert_found(wrapper: str) -> None:
-    """Raise where the registry does not know an optimizer wrapper."""
+def without_amp(cfg: Config) -> dict[str, str]:
+    """Look the optimizer wrapper up and take mixed precision out of it where there is no GPU.
+
+    Raises:
+        KeyError: The registry does not know the wrapper.
+    """
+    wrapper = str(cfg.optim_wrapper.get('type', 'OptimWrapper'))
     if OPTIM_WRAPPERS.get(wrapper) is None:
         raise KeyError(f'{wrapper} is not registered')
+    if 'Amp' not in wrapper or torch.cuda.is_available():
+        return {}
+    cfg.optim_wrapper.type = wrapper.replace('Amp', '')
+    for key in ('dtype', 'loss_scale', 'use_fsdp'):
+        cfg.optim_wrapper.pop(key, None)
+    return {'amp': wrapper}
 
 
 class Probe(Hook):
@@ -140,7 +145,7 @@ class Probe(Hook):
     def __init__(self, overlays: tuple[str, ...]) -> None:
         self.overlays = overlays
         self.losses: list[float] = []
-        self.acts = {'terngrad': False, 'smoothout': False, 'force_regularization': False}
+        self.acts = dict.fromkeys(OVERLAYS, False)
         self.restored = True
 
     def before_train(self, runner) -> None:
@@ -149,11 +154,9 @@ class Probe(Hook):
         params = [p for group in groups for p in group['params'] if p.requires_grad]
         self.watched = max(params, key=lambda p: p.numel() if p.ndim > 1 else 0)
         known = {id(p) for p in params}
-        self.filters = [
-            module.weight
-            for module in runner.model.modules()
-            if isinstance(module, (nn.Conv1d, nn.Conv2d, nn.Conv3d)) and id(module.weight) in known
-        ]
+        convolutions = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
+        weights = [m.weight for m in runner.model.modules() if isinstance(m, convolutions)]
+        self.filters = [weight for weight in weights if id(weight) in known]
         self.params = params
         if not self.overlays:
             return
@@ -179,7 +182,7 @@ class Probe(Hook):
         """TernGrad has left three values in each gradient."""
         grads = [p.grad for p in self.params if p.grad is not None and p.numel() > 8]
         ternary = [g.detach().reshape(-1)[:4096].unique().numel() <= 3 for g in grads]
-        self.acts['terngrad'] |= bool(ternary) and sum(ternary) == len(ternary)
+        self.acts['terngrad'] |= bool(ternary) and all(ternary)
         self.before = self._filters()
 
     def on_update(self, optimizer) -> None:
@@ -211,15 +214,15 @@ class Probe(Hook):
 
 
 def load(path: str, overlays: tuple[str, ...]) -> Config:
-    """The config with overlays, as ``tools/train.py --with`` makes it."""
+    """The config with overlays, as ``tools/train.py --with`` makes it; its scope is the default."""
     cfg = launch.load_config(path)
+    init_default_scope(cfg.get('default_scope') or 'mmengine')
     return overlay.apply(cfg, overlays) if overlays else cfg
 
 
 def train(path: str, overlays: tuple[str, ...], factor: float, folder: Path) -> dict[str, Any]:
     """Train a config for two iterations."""
     cfg = load(path, overlays)
-    init_default_scope(cfg.get('default_scope') or 'mmengine')
     told = prepare(cfg, folder, factor)
     runner = launch.build_runner(cfg)
     probe = Probe(overlays)
@@ -234,20 +237,12 @@ def train(path: str, overlays: tuple[str, ...], factor: float, folder: Path) -> 
 def resolve(path: str, overlays: tuple[str, ...], factor: float, folder: Path) -> dict[str, Any]:
     """Build model, optimizer wrapper and hooks of a config, without data."""
     cfg = load(path, overlays)
-    init_default_scope(cfg.get('default_scope') or 'mmengine')
     forget_weights(cfg)
     model = cfg.model
     if cfg.get('data_preprocessor') is not None:
         model.setdefault('data_preprocessor', cfg.data_preprocessor)
     model = MODELS.build(model)
-    assert_found(str(cfg.optim_wrapper.get('type', 'OptimWrapper')))
-    from mmengine.optim import build_optim_wrapper
-    from mmengine.registry import HOOKS
-
-    if 'Amp' in str(cfg.optim_wrapper.get('type')):
-        cfg.optim_wrapper.type = cfg.optim_wrapper.type.replace('Amp', '')
-        for key in ('dtype', 'loss_scale', 'use_fsdp'):
-            cfg.optim_wrapper.pop(key, None)
+    without_amp(cfg)
     wrapper = build_optim_wrapper(model, cfg.optim_wrapper)
     hooks = [HOOKS.build(hook) for hook in cfg.get('custom_hooks') or []]
     return {'wrapper': type(wrapper).__name__, 'hooks': [type(hook).__name__ for hook in hooks]}
@@ -263,18 +258,13 @@ def error_text(error: Exception) -> str:
     return f'{type(error).__name__}: {text[:300]}'
 
 
-def _limit(room: int) -> None:
-    soft = int(CPU_SECONDS * room)
-    resource.setrlimit(resource.RLIMIT_CPU, (soft, soft + 5))
-    size = MEMORY_GIB * room * 2**30
-    resource.setrlimit(resource.RLIMIT_DATA, (size, size))
-
-
 def _child(task, arguments: tuple, room: int, home: str, log: str, pipe) -> None:
     with open(log, 'w') as file:
         os.dup2(file.fileno(), 1)
         os.dup2(file.fileno(), 2)
-    _limit(room)
+    seconds, size = CPU_SECONDS * room, MEMORY_GIB * room * 2**30
+    resource.setrlimit(resource.RLIMIT_CPU, (seconds, seconds + 5))
+    resource.setrlimit(resource.RLIMIT_DATA, (size, size))
     torch.set_num_threads(1)
     socket.socket.connect = _refuse  # type: ignore[method-assign, assignment]
     # Nobody reads the formatted config here, and MMEngine formats it for seconds.
@@ -329,6 +319,3 @@ def attempt(
     error = f'ended by signal {-(child.exitcode or 0)} (limits: {limits})'
     return {'ok': False, 'error': error, 'where': '', 'limit': True,
             'cpu_s': float(CPU_SECONDS * room), 'peak_mib': 0.0}  # fmt: skip
-
-
-__all__ = ['COUNT', 'OVERLAYS', 'attempt', 'resolve', 'train']

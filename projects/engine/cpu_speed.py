@@ -4,28 +4,26 @@ The arms of a network train on the same batch and take turns step by step in one
 thread; time is the processor's, so that other programs on the machine count as little as possible.
 """
 
-import argparse
-import json
-import os
 import statistics
-import subprocess
 import sys
-import tempfile
 import time
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import torch
+from mmdet.structures import DetDataSample
 from mmengine.config import Config
 from mmengine.optim import OptimWrapper
 from mmengine.registry import MODELS, init_default_scope
 from mmengine.structures import InstanceData
+from mmpretrain.structures import DataSample
 
 ROOT = Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(ROOT), str(ROOT / 'projects')]
 
-from evidence import summary, write_result  # noqa: E402
+from benchmark import afresh, in_turns, options  # noqa: E402
+from evidence import row, write_result  # noqa: E402
 
 from mmext.engine.hooks.autocast import AutocastHook  # noqa: E402
 from mmext.engine.hooks.channels_last import ChannelsLastHook  # noqa: E402
@@ -79,85 +77,45 @@ class Arm:
 
 def _sample(scope: str, index: int, size: tuple[int, int]) -> Any:
     if scope == 'mmpretrain':
-        from mmpretrain.structures import DataSample
-
         return DataSample().set_gt_label(index % 10)
-    from mmdet.structures import DetDataSample
-
     sample = DetDataSample(metainfo=dict(img_shape=size, ori_shape=size, scale_factor=(1, 1)))
     boxes = torch.tensor([[20.0, 30, 70, 90], [80, 60, 140, 150]])
     sample.gt_instances = InstanceData(bboxes=boxes, labels=torch.tensor([index % 10, 3]))
     return sample
 
 
-def measure(network: str, rounds: int) -> dict[str, list[float]]:
-    """Milliseconds of each step after the first, which allocates."""
-    arms = {name: Arm(network, name) for name in ARMS}
-    taken: dict[str, list[float]] = {name: [] for name in ARMS}
-    for index in range(rounds + 1):
-        for name, arm in arms.items():
-            took = arm.step()
-            if index:
-                taken[name].append(took)
-    return taken
-
-
 def rows_of(rounds: int, processor: str) -> list[dict]:
-    """Rows of the result; prints them too."""
+    """Rows of the result; prints them too. The first step of an arm allocates: it is left out."""
+    torch.set_num_threads(1)
     rows = []
     for network, (_, batch, (channels, height, width)) in NETWORKS.items():
-        taken = measure(network, rounds)
+        taken = in_turns({name: Arm(network, name).step for name in ARMS}, rounds)
         for arm, values in taken.items():
             gains = [plain / own for plain, own in zip(taken['float32'], values, strict=True)]
-            row = {
-                'method': arm,
-                'setting': f'{network}, batch {batch} of {channels} x {height} x {width}, '
-                + processor,
-                'metrics': {'speed-up': summary(gains)},
-                'cost': {'median ms/step': statistics.median(values)},
-            }
-            print(f'{row["setting"]}: {arm} {row["cost"]["median ms/step"]:.1f} ms, '
+            setting = f'{network}, batch {batch} of {channels} x {height} x {width}, {processor}'
+            cost = {'median ms/step': statistics.median(values)}
+            rows.append(row(arm, setting, {'speed-up': gains}, cost=cost))
+            print(f'{setting}: {arm} {cost["median ms/step"]:.1f} ms, '
                   f'x {statistics.median(gains):.2f}', flush=True)  # fmt: skip
-            rows.append(row)
     return rows
-
-
-def emulated_rows(rounds: int) -> list[dict]:
-    """Rows of a process whose oneDNN uses no bfloat16 instructions."""
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / 'rows.json'
-        command = [sys.executable, __file__, '--rounds', str(rounds), '--rows-only', str(path)]
-        subprocess.run(command, check=True, env={**os.environ, **WITHOUT_BFLOAT16})
-        return json.loads(path.read_text())
 
 
 def main() -> None:
     """Measure and write results/cpu_speed.json."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument('--rounds', type=int, default=9)
-    parser.add_argument('--quick', action='store_true', help='3 rounds')
-    parser.add_argument('--out', type=Path, default=Path(__file__).resolve().parent / 'results')
-    parser.add_argument('--rows-only', type=Path, help=argparse.SUPPRESS)
-    args = parser.parse_args()
-    torch.set_num_threads(1)
-    rounds = 3 if args.quick else args.rounds
-    if args.rows_only:
-        args.rows_only.write_text(json.dumps(rows_of(rounds, WITHOUT)))
-        return
+    args = options(__doc__, out=Path(__file__).resolve().parent / 'results')
+    rounds = 3 if args.quick else 9
     native = torch.cpu._is_avx512_bf16_supported()
     rows = rows_of(rounds, WITH if native else WITHOUT)
     if native:
-        rows += emulated_rows(rounds)
+        rows += afresh(rows_of, rounds, WITHOUT, **WITHOUT_BFLOAT16)
     gains = [row['metrics']['speed-up']['mean'] for row in rows
              if row['method'] == 'both' and row['setting'].endswith(WITH)]  # fmt: skip
     write_result(
         args.out / 'cpu_speed.json',
         claim='bfloat16 autocast and channels_last together make a training step at least 1.5 '
         'times as fast on a processor with bfloat16 instructions',
-        paper=None,
         command='python projects/engine/cpu_speed.py',
         data={'images': 'random', 'threads': 1},
-        seeds=[0],
         rows=rows,
         verdict='not testable here' if args.quick or not native else
         'met' if min(gains) >= 1.5 else

@@ -4,7 +4,7 @@ The learning rate of the tuned forms is chosen for each budget on validation ima
 records in the work folder; what is there is not done again.
 """
 
-import argparse
+import itertools
 import json
 import sys
 import time
@@ -15,16 +15,19 @@ import numpy as np
 ROOT = Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(ROOT / 'projects'), str(Path(__file__).resolve().parent)]
 
-from evidence import summary, write_result  # noqa: E402
+from benchmark import options  # noqa: E402
+from evidence import row, write_result  # noqa: E402
 from harness.folders import write_json  # noqa: E402
+from harness.grid import UNFINISHED  # noqa: E402
 from victims import load  # noqa: E402
 
-import mmext  # noqa: E402, F401
 from mmext.engine.adversarial import attack_mode, logits_fn  # noqa: E402
 from mmext.plugins.guided_cw import cw_l2, ddn, fmn  # noqa: E402
 
 BUDGETS = ((5, 20), (5, 50), (9, 100), (9, 300))
 RATES = (0.03, 0.1, 0.3)
+BEGAN = time.monotonic()
+SEEDS, IMAGES = (0, 1, 2), 20
 METHODS = ('CW', 'guided CW', 'CW, tuned lr', 'guided CW, tuned lr', 'DDN', 'FMN')
 
 
@@ -64,33 +67,33 @@ def tuned(method: str, budget, victim) -> float:
 
 def record(args, name: str, seed: int, method: str, budget) -> dict:
     """The record of one run, made where it does not exist."""
-    path = args.work / 'budget' / f'{name}_{seed}_{method}_{budget[0]}x{budget[1]}.json'
+    images, told = 6 if args.quick else IMAGES, f'{method}_{budget[0]}x{budget[1]}'
+    path = args.work_dir / 'budget' / f'{name}_{seed}_{told}.json'
     if path.exists():
         return json.loads(path.read_text())
+    if (time.monotonic() - BEGAN) / 60 > args.stop_after:
+        sys.exit(UNFINISHED)
     lr = 0.01
     if method.endswith('tuned lr'):
-        chosen = args.work / 'budget' / f'{name}_lr_{method}_{budget[0]}x{budget[1]}.json'
+        chosen = args.work_dir / 'budget' / f'{name}_lr_{told}.json'
         if not chosen.exists():
-            val = load(name, args.seeds[0], 'val', args.images // 2, args.work, args.quick)
+            val = load(name, SEEDS[0], 'val', images // 2, args.work_dir, args.quick)
             write_json(chosen, {'lr': tuned(method, budget, val)})
         lr = json.loads(chosen.read_text())['lr']
-    victim = load(name, seed, 'test', args.images, args.work, args.quick)
+    victim = load(name, seed, 'test', images, args.work_dir, args.quick)
     made = run(method, victim, budget, lr)
     write_json(path, made)
-    sys.stdout.write(f'{path.stem}: {made["seconds"]:.0f} s\n')
-    sys.stdout.flush()
+    print(f'{path.stem}: {made["seconds"]:.0f} s', flush=True)
     return made
 
 
-def metrics(runs: list[dict]) -> dict:
-    """Summary over the seeds."""
+def metrics(runs: list[dict]) -> dict[str, list[float]]:
+    """Values of the seeds."""
     found = [l2_of(run) for run in runs]
     # A failure counts as the median's upper end; JSON has no infinity, so it is left out there.
     medians = [float(np.median(values)) for values in found]
-    told = {'success %': summary([100 * float(np.isfinite(values).mean()) for values in found])}
-    if all(np.isfinite(medians)):
-        told['median L2'] = summary(medians)
-    return told
+    told = {'success %': [100 * float(np.isfinite(values).mean()) for values in found]}
+    return told | ({'median L2': medians} if all(np.isfinite(medians)) else {})
 
 
 def compare(guided: list[dict], plain: list[dict]) -> dict[str, bool]:
@@ -98,41 +101,31 @@ def compare(guided: list[dict], plain: list[dict]) -> dict[str, bool]:
     a, b = (np.concatenate([l2_of(run) for run in runs]) for runs in (guided, plain))
     first = [np.concatenate([run['first'] for run in runs]) for runs in (guided, plain)]
     both = np.isfinite(a) & np.isfinite(b)
-    if not both.any():
-        return {'higher success': bool(np.isfinite(a).sum() > 0), 'smaller L2': False,
-                'fewer iterations': False}  # fmt: skip
+    any_both = bool(both.any())
     return {
         'higher success': bool(np.isfinite(a).sum() > np.isfinite(b).sum()),
-        'smaller L2': bool(a[both].mean() < b[both].mean()),
-        'fewer iterations': bool(np.median(first[0][both]) < np.median(first[1][both])),
+        'smaller L2': any_both and bool(a[both].mean() < b[both].mean()),
+        'fewer iterations': any_both
+        and bool(np.median(first[0][both]) < np.median(first[1][both])),
     }
 
 
 def judge(runs: dict, budgets) -> tuple[str, str]:
     """Verdict on the three claims at equal budget, and why."""
-    told, held = [], []
+    told, held, best = [], [], []
     for budget in budgets:
-        against = {
-            'lr 0.01': compare(runs['guided CW', budget], runs['CW', budget]),
-            'tuned': compare(runs['guided CW, tuned lr', budget], runs['CW, tuned lr', budget]),
-        }
-        held += [value for claims in against.values() for value in claims.values()]
-        parts = [
-            f'{name}: {", ".join(k for k, v in claims.items() if v) or "none"}'
-            for name, claims in against.items()
-        ]
+        parts = []
+        for name, form in (('lr 0.01', ''), ('tuned', ', tuned lr')):
+            claims = compare(runs[f'guided CW{form}', budget], runs[f'CW{form}', budget])
+            held += claims.values()
+            parts.append(f'{name}: {", ".join(k for k, v in claims.items() if v) or "none"}')
         told.append(f'{budget[0]}x{budget[1]} ({"; ".join(parts)})')
-    best = [
-        min(METHODS, key=lambda m: np.median(np.concatenate([l2_of(r) for r in runs[m, budget]])))
-        for budget in budgets
-    ]
+        medians = {m: np.median(np.concatenate([*map(l2_of, runs[m, budget])])) for m in METHODS}
+        best.append(min(medians, key=medians.__getitem__))
     verdict = 'met' if all(held) else 'partly' if any(held) else 'not met'
     return verdict, (
         'claims that hold for guided CW against CW at the same budget and learning rate: '
-        + '; '.join(told)
-        + '. Least median L2 of all methods by budget: '
-        + ', '.join(best)
-        + '.'
+        f'{"; ".join(told)}. Least median L2 of all methods by budget: {", ".join(best)}.'
     )
 
 
@@ -145,15 +138,13 @@ def figure(results: dict[str, dict], path: Path) -> None:
     for column, (name, result) in zip(grid.T, results.items(), strict=True):
         for method in METHODS:
             rows = [row for row in result['rows'] if row['method'] == method]
+            style = '--' if 'tuned' in method else '-'
+            colour = {'CW': 'C0', 'gu': 'C3', 'DD': 'C2', 'FM': 'C1'}[method[:2]]
             for axes, metric in zip(column, ('success %', 'median L2'), strict=True):
-                points = [
-                    (row['cost']['gradients'], row['metrics'][metric]['mean'])
-                    for row in rows
-                    if metric in row['metrics']
-                ]
-                style = '--' if 'tuned' in method else '-'
-                colour = {'CW': 'C0', 'gu': 'C3', 'DD': 'C2', 'FM': 'C1'}[method[:2]]
-                axes.plot(*zip(*points, strict=True), style, marker='.', label=method, c=colour)
+                shown = [row for row in rows if metric in row['metrics']]
+                points = [row['metrics'][metric]['mean'] for row in shown]
+                gradients = [row['cost']['gradients'] for row in shown]
+                axes.plot(gradients, points, style, marker='.', label=method, c=colour)
                 axes.set(xscale='log', xlabel='gradients per image', ylabel=metric)
         column[0].set_title(name)
     grid[0, 0].legend(fontsize=7, frameon=False)
@@ -162,65 +153,42 @@ def figure(results: dict[str, dict], path: Path) -> None:
 
 def main() -> None:
     """Attack, judge and write the results and the figure."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument('--quick', action='store_true', help='a few images, no result file')
-    parser.add_argument('--work-dir', dest='work', type=Path, default=ROOT / 'work_dirs/guided_cw')
-    parser.add_argument('--victims', nargs='+', default=['digits', 'glyphs'])
-    parser.add_argument('--images', type=int, default=20, help='of each seed')
-    parser.add_argument('--stop-after', type=float, help='minutes, after which to leave off')
-    args = parser.parse_args()
-    args.seeds, budgets = [0, 1, 2], BUDGETS
+    args = options(__doc__, work_dir=ROOT / 'work_dirs/guided_cw', stop_after=float('inf'))
+    victims, seeds, budgets = ('digits', 'glyphs'), SEEDS, BUDGETS
     if args.quick:
-        args.seeds, budgets, args.images = [0], ((2, 10),), 6
-        args.victims = args.victims[:1]
-    began = time.monotonic()
-    out = (args.work if args.quick else Path(__file__).resolve().parent) / 'results'
+        victims, seeds, budgets = victims[:1], SEEDS[:1], ((2, 10),)
+    out = (args.work_dir if args.quick else Path(__file__).resolve().parent) / 'results'
     results = {}
-    for name in args.victims:
+    for name in victims:
         runs: dict = {}
-        for budget in budgets:
-            for seed in args.seeds:
-                for method in METHODS:
-                    minutes = (time.monotonic() - began) / 60
-                    if args.stop_after and minutes > args.stop_after:
-                        sys.exit(f'stopped after {minutes:.0f} min; start again to go on')
-                    runs.setdefault((method, budget), []).append(
-                        record(args, name, seed, method, budget)
-                    )
+        for budget, seed, method in itertools.product(budgets, seeds, METHODS):
+            made = record(args, name, seed, method, budget)
+            runs.setdefault((method, budget), []).append(made)
         verdict, why = judge(runs, budgets)
-        rows = [
-            {
-                'method': method,
-                'setting': f'{budget[0]}x{budget[1]}, lr {made[0]["lr"]:g}'
-                if 'CW' in method
-                else f'{budget[0] * budget[1]} steps',
-                'metrics': metrics(made),
-                'cost': {
-                    'gradients': made[0]['gradients'],
-                    'seconds/image': sum(r['seconds'] for r in made)
-                    / sum(len(r['l2']) for r in made),
-                },
-            }
-            for (method, budget), made in runs.items()
-        ]
+        rows = []
+        for (method, (search_steps, steps)), made in runs.items():
+            setting = f'{search_steps * steps} steps'
+            if 'CW' in method:
+                setting = f'{search_steps}x{steps}, lr {made[0]["lr"]:g}'
+            images = sum(len(run['l2']) for run in made)
+            cost = {'gradients': made[0]['gradients'],
+                    'seconds/image': sum(run['seconds'] for run in made) / images}  # fmt: skip
+            rows.append(row(method, setting, metrics(made), cost=cost))
+        plain = runs['CW', budgets[0]]
         write_result(
             out / f'budget_{name}.json',
             claim=f'guided CW needs fewer iterations, succeeds more often and has a smaller L2 '
             f'than CW ({name})',
-            paper=None,
             command='python projects/guided_cw/budget.py',
-            data={
-                'set': name,
-                'images': args.images * len(args.seeds),
-                'accuracy %': [run['accuracy'] for run in runs['CW', budgets[0]]],
-            },
-            seeds=args.seeds,
+            data={'set': name, 'images': sum(len(run['l2']) for run in plain),
+                  'accuracy %': [run['accuracy'] for run in plain]},
+            seeds=seeds,
             rows=rows,
             verdict=verdict,
             why=why,
-        )
+        )  # fmt: skip
         results[name] = json.loads((out / f'budget_{name}.json').read_text())
-        sys.stdout.write(f'{name}: {verdict}: {why}\n')
+        print(f'{name}: {verdict}: {why}')
     figure(results, out / 'budget.png')
 
 

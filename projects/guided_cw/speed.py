@@ -5,9 +5,9 @@ Adam: its own line search runs for the same number of iterations. torchattacks h
 constant: it gets the product of the steps with a constant of 1.
 """
 
-import argparse
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -17,10 +17,10 @@ from torch import Tensor, nn
 ROOT = Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(ROOT / 'projects'), str(Path(__file__).resolve().parent)]
 
-from evidence import summary, write_result  # noqa: E402
+from benchmark import in_turns, options  # noqa: E402
+from evidence import row, write_result  # noqa: E402
 from victims import load  # noqa: E402
 
-import mmext  # noqa: E402, F401
 from mmext.engine.adversarial import attack_mode, logits_fn  # noqa: E402
 from mmext.plugins.guided_cw import cw_l2  # noqa: E402
 
@@ -81,74 +81,62 @@ def attacks(net: nn.Module, search_steps: int, steps: int) -> dict:
     }
 
 
-def _yes(value: bool) -> str:
-    return 'yes' if value else 'no'
-
-
 def main() -> None:
     """Time, judge and write results/speed.json."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument('--quick', action='store_true', help='few steps, no result file')
-    parser.add_argument('--work-dir', dest='work', type=Path, default=ROOT / 'work_dirs/guided_cw')
-    parser.add_argument('--images', type=int, default=32)
-    parser.add_argument('--steps', type=int, default=200)
-    args = parser.parse_args()
+    args = options(__doc__, work_dir=ROOT / 'work_dirs/guided_cw')
     torch.set_num_threads(1)
-    search_steps, repeats = 9, 3
-    if args.quick:
-        args.images, args.steps, search_steps, repeats = 4, 10, 2, 1
-    out = (args.work if args.quick else Path(__file__).resolve().parent) / 'results'
-    victim = load('digits', 0, 'test', args.images, args.work, args.quick)
+    images, steps, search_steps, repeats = (4, 10, 2, 1) if args.quick else (32, 200, 9, 3)
+    out = (args.work_dir if args.quick else Path(__file__).resolve().parent) / 'results'
+    victim = load('digits', 0, 'test', images, args.work_dir, args.quick)
     net = Pixels(victim.model).eval()
-    runs: dict = {}
+
+    def measured(attack) -> tuple[float, float, float]:
+        """CPU seconds, success in percent and median L2."""
+        began = time.process_time()
+        found = attack(victim.images.clone(), victim.labels.clone()).float()
+        seconds = time.process_time() - began
+        with torch.no_grad():
+            hit = net(found).argmax(1) != victim.labels
+        # foolbox gives black images for failures, and black may count as adversarial.
+        hit &= found.flatten(1).any(1)
+        l2 = (found - victim.images).flatten(1).norm(dim=1)
+        return (
+            seconds,
+            100 * float(hit.float().mean()),
+            float(torch.where(hit, l2, torch.inf).median()),
+        )
+
     with attack_mode(victim.model):
-        methods = attacks(net, search_steps, args.steps)
-        for _ in range(repeats):
-            for name, attack in methods.items():
-                began = time.process_time()
-                found = attack(victim.images.clone(), victim.labels.clone()).float()
-                seconds = time.process_time() - began
-                with torch.no_grad():
-                    hit = net(found).argmax(1) != victim.labels
-                # foolbox gives black images for failures, and black may count as adversarial.
-                hit &= found.flatten(1).any(1)
-                l2 = (found - victim.images).flatten(1).norm(dim=1)
-                median = float(torch.where(hit, l2, torch.inf).median())
-                runs.setdefault(name, []).append((seconds, 100 * float(hit.float().mean()), median))
-                sys.stdout.write(f'{name}: {seconds:.1f} s, {runs[name][-1][1:]}\n')
-                sys.stdout.flush()
+        ways = {name: partial(measured, attack)
+                for name, attack in attacks(net, search_steps, steps).items()}  # fmt: skip
+        runs = in_turns(ways, repeats, warm_up=0)
     rows = []
     for name, values in runs.items():
-        seconds, success, median = map(list, zip(*values, strict=True))
+        seconds, success, median = zip(*values, strict=True)
         ratios = [a / b[0] for a, b in zip(seconds, runs['mmext CW'], strict=True)]
-        told = {
-            's': summary(seconds),
-            'success %': summary(success),
-            'time / ours': summary(ratios),
-        }
+        told = {'s': seconds, 'success %': success, 'time / ours': ratios}
         if np.isfinite(median).all():
-            told['median L2'] = summary(median)
-        rows.append({'method': name, 'setting': f'{search_steps}x{args.steps}', 'metrics': told})
+            told['median L2'] = median
+        rows.append(row(name, f'{search_steps}x{steps}', told))
+        print(name, values)
     told = {row['method']: row['metrics'] for row in rows}
-    needed = [told[name] for name in ('foolbox', 'ART')]
-    faster = [other['time / ours']['mean'] >= 3 for other in needed]
-    mine = told['mmext CW'].get('median L2', {'mean': np.inf})['mean']
-    nearer = [mine <= o.get('median L2', {'mean': np.inf})['mean'] * 1.001 for o in needed]
-    verdict = 'met' if all(faster + nearer) else 'partly' if any(faster) else 'not met'
+    faster = [told[name]['time / ours']['mean'] >= 3 for name in ('foolbox', 'ART')]
+    mine, *others = (told[name].get('median L2', {'mean': np.inf})['mean']
+                     for name in ('mmext CW', 'foolbox', 'ART'))  # fmt: skip
+    nearer = [mine <= other * 1.001 for other in others]
+    yes = ['yes' if value else 'no' for value in faster + nearer]
     write_result(
         out / 'speed.json',
         claim='CW at least 3 times as fast as foolbox and ART at equal settings, with equal or '
         'smaller L2 (ours)',
-        paper=None,
         command='python projects/guided_cw/speed.py',
         data={'set': 'digits', 'images': len(victim.images)},
-        seeds=[0],
         rows=rows,
-        verdict=verdict,
+        verdict='met' if all(faster + nearer) else 'partly' if any(faster) else 'not met',
         why=f'CPU time of one thread, libraries interleaved, {repeats} rounds; '
-        f'{search_steps} constants x {args.steps} steps, lr 0.01. At least 3 times as fast as '
-        f'foolbox: {_yes(faster[0])}, as ART: {_yes(faster[1])}; median L2 equal or smaller than '
-        f'foolbox: {_yes(nearer[0])}, than ART: {_yes(nearer[1])}.',
+        f'{search_steps} constants x {steps} steps, lr 0.01. At least 3 times as fast as '
+        f'foolbox: {yes[0]}, as ART: {yes[1]}; median L2 equal or smaller than foolbox: {yes[2]}, '
+        f'than ART: {yes[3]}.',
     )
 
 

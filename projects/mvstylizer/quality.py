@@ -6,7 +6,6 @@ made none of the frames; over all pairs and at key frames alone, where propagati
 network.
 """
 
-import json
 import sys
 from pathlib import Path
 
@@ -16,23 +15,8 @@ import torch
 ROOT = Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(ROOT / 'projects'), str(Path(__file__).resolve().parent)]
 
-from evidence import summary, write_result  # noqa: E402
-from measures import (  # noqa: E402
-    STYLES,
-    Recorded,
-    WarpingError,
-    arguments,
-    edge_ssim,
-    keep_pictures,
-    kept_pictures,
-    keys_of,
-    material,
-    psnr,
-    records,
-    results,
-    sheet,
-    ssim,
-)
+import measures  # noqa: E402
+from harness.report import figure  # noqa: E402
 
 from mmext.datasets.photos import photo  # noqa: E402
 from mmext.plugins.mvstylizer.flow import DISFlow  # noqa: E402
@@ -57,10 +41,9 @@ POLICIES = {
 
 def methods(quick: bool) -> dict[tuple[str, str], tuple[dict, dict]]:
     """(propagation, setting) -> their configs."""
-    gaps = (4,) if quick else GAPS
     made = {}
     for name, propagation in PROPAGATIONS.items():
-        for gap in gaps:
+        for gap in (4,) if quick else GAPS:
             policy = dict(type='mmext.FixedInterval', interval=gap)
             made[name, f'every {gap}th'] = (propagation, policy)
     for name, policy in POLICIES.items():
@@ -70,16 +53,15 @@ def methods(quick: bool) -> dict[tuple[str, str], tuple[dict, dict]]:
 
 
 def measured(made, reference, originals, error, seams) -> dict[str, float]:
-    """All measures of one method on one clip."""
+    """All measures of one method on one clip; without a seam there is none at keys."""
     told = {
-        'PSNR': [psnr(a, b) for a, b in zip(made, reference, strict=True)],
-        'SSIM': [ssim(a, b) for a, b in zip(made, reference, strict=True)],
-        'edge SSIM': [edge_ssim(a, b) for a, b in zip(made, originals, strict=True)],
-    }
-    return {name: float(np.mean(values)) for name, values in told.items()} | {
+        'PSNR': measures.mean(measures.psnr, made, reference),
+        'SSIM': measures.mean(measures.ssim, made, reference),
+        'edge SSIM': measures.mean(measures.edge_ssim, made, originals),
         'warping error': error(made),
         'at keys': error(made, seams),
     }
+    return {name: value for name, value in told.items() if np.isfinite(value)}
 
 
 def averaged(told: list[dict[str, float]]) -> dict[str, float]:
@@ -88,19 +70,49 @@ def averaged(told: list[dict[str, float]]) -> dict[str, float]:
     return {key: float(np.mean([one[key] for one in told if key in one])) for key in names}
 
 
+def stylised(args, stylizer, style: str, clip: str, frames: list, error) -> list[dict]:
+    """Records of all methods on one clip with one style; pictures of the first style are kept."""
+    recorded = measures.Recorded(stylizer, photo(style).copy())
+    reference = [recorded.stylize(frame, recorded.code) for frame in frames]
+    at, shown = (2, 'every 4th') if args.quick else (8, 'every 16th')
+    pictures = [('original', frames[at]), ('every frame', reference[at])]
+    seams: dict[str, set[int]] = {}
+    found = []
+
+    def note(method: str, setting: str, made: list, share: float) -> None:
+        told = measured(made, reference, frames, error, seams[setting or 'every 4th'])
+        found.append({'style': style, 'clip': clip, 'method': method, 'setting': setting,
+                      'share': share, 'told': told})  # fmt: skip
+
+    for (name, setting), (propagation, policy) in methods(args.quick).items():
+        seams[setting] = set(measures.keys_of(KEYFRAME_POLICIES.build(policy), frames)) - {0}
+        run = VideoStylizer(
+            recorded, photo(style).copy(), policy, propagation, network_side=0,
+            keep_statistics=False,
+        )  # fmt: skip
+        made = list(run(frames))
+        note(name, setting, made, 100 * run.counts.keys / len(frames))
+        if setting == shown and name != 'affine, global':
+            pictures.append((name, made[at]))
+    note('network on every frame', '', reference, 100.0)
+    note('original', '', frames, 100.0)
+    if style == measures.STYLES[0]:
+        measures.keep_pictures(args, clip, pictures)
+    return found
+
+
 def judge(rows: list[dict]) -> tuple[str, str]:
     """Propagated frames against the reference: structure and steadiness."""
     told = {(row['method'], row['setting']): row['metrics'] for row in rows}
     every = told['network on every frame', '']
     setting = 'every 16th' if ('hold', 'every 16th') in told else 'every 4th'
     names = {name: told[name, setting] for name in ('hold', 'warp', 'blend', 'affine')}
-    steady = {
-        n: m['warping error']['mean'] <= every['warping error']['mean'] for n, m in names.items()
-    }
-    sharp = {
-        n: m['edge SSIM']['mean'] >= every['edge SSIM']['mean'] - 0.01 for n, m in names.items()
-    }
-    good = [n for n in ('blend', 'affine') if steady[n] and sharp[n]]
+    good = [
+        name
+        for name in ('blend', 'affine')
+        if names[name]['warping error']['mean'] <= every['warping error']['mean']
+        and names[name]['edge SSIM']['mean'] >= every['edge SSIM']['mean'] - 0.01
+    ]
     verdict = 'met' if len(good) == 2 else 'partly' if good else 'not met'
     numbers = '; '.join(
         f'{n}: PSNR {m["PSNR"]["mean"]:.1f} dB, edge SSIM {m["edge SSIM"]["mean"]:.3f}, '
@@ -114,125 +126,65 @@ def judge(rows: list[dict]) -> tuple[str, str]:
     )
 
 
+def table(found: list[dict]) -> list[dict]:
+    """Rows of the result: means over the clips for each style."""
+    rows = []
+    for name, setting in sorted({(one['method'], one['setting']) for one in found}):
+        own = [one for one in found if (one['method'], one['setting']) == (name, setting)]
+        styles = dict.fromkeys(one['style'] for one in own)
+        told = [averaged([one['told'] for one in own if one['style'] == s]) for s in styles]
+        cost = {'keys %': float(np.mean([one['share'] for one in own]))}
+        rows.append(measures.row_of(name, setting, told, cost))
+    return rows
+
+
 def main() -> None:
     """Stylise, propagate, measure, judge."""
-    args = arguments(__doc__)
+    args = measures.arguments(__doc__)
     torch.set_num_threads(1)
-    clips = material(args.quick)
+    clips = measures.material(args.quick)
     stylizer = STYLIZERS.build(dict(type='mmext.WaveletStylizer'))
-    errors = {name: WarpingError(frames) for name, frames in clips.items()}
-    styles = STYLES[:1] if args.quick else STYLES
-    shown = 'every 4th' if args.quick else 'every 16th'
-    settings = {'clips': {k: len(v) for k, v in clips.items()}, 'propagations': PROPAGATIONS}
-    settings |= {'flow': DISFlow().preset}
-    done = records(args, 'quality', settings)
+    lengths = {name: len(frames) for name, frames in clips.items()}
+    settings = {'clips': lengths, 'propagations': PROPAGATIONS, 'flow': DISFlow().preset}
+    done = measures.records(args, 'quality', settings)
     known = {(row['style'], row['clip']) for row in done.rows}
-    for style in styles:
-        for clip, frames in clips.items():
-            if (style, clip) in known:
-                continue
-            found: dict[tuple[str, str], dict] = {}
-            shares: dict[tuple[str, str], float] = {}
-            recorded = Recorded(stylizer, photo(style).copy())
-            reference = [recorded.stylize(frame, recorded.code) for frame in frames]
-            seams: dict[str, set[int]] = {}
-            row = []
-            for (name, setting), (propagation, policy) in methods(args.quick).items():
-                keys = set(keys_of(KEYFRAME_POLICIES.build(policy), frames))
-                seams[setting] = keys - {0}
-                run = VideoStylizer(
-                    recorded, photo(style).copy(), policy, propagation, network_side=0,
-                    keep_statistics=False,
-                )  # fmt: skip
-                made = list(run(frames))
-                found[name, setting] = measured(
-                    made, reference, frames, errors[clip], seams[setting]
-                )
-                shares[name, setting] = 100 * run.counts.keys / len(frames)
-                if setting == shown and name != 'affine, global':
-                    row.append((name, made[8 if len(frames) > 16 else 2]))
-            at = 8 if len(frames) > 16 else 2
-            for name, images in (('network on every frame', reference), ('original', frames)):
-                found[name, ''] = measured(
-                    images, reference, frames, errors[clip], seams['every 4th']
-                )
-                shares[name, ''] = 100.0
-            if style == STYLES[0]:
-                first = [('original', frames[at]), ('every frame', reference[at])]
-                keep_pictures(args, clip, first + row)
-            done.append([
-                {'style': style, 'clip': clip, 'method': name, 'setting': setting,
-                 'share': shares[name, setting],
-                 'told': {k: v for k, v in told.items() if np.isfinite(v)}}
-                for (name, setting), told in found.items()
-            ])  # fmt: skip
-            sys.stdout.write(f'{style}, {clip}\n')
-            sys.stdout.flush()
-    values: dict[tuple[str, str], list[dict[str, float]]] = {}
-    for name, setting in dict.fromkeys((row['method'], row['setting']) for row in done.rows):
-        for style in styles:
-            told = [
-                row['told'] for row in done.rows
-                if (row['method'], row['setting'], row['style']) == (name, setting, style)
-            ]  # fmt: skip
-            values.setdefault((name, setting), []).append(averaged(told))
-    share = {
-        method: float(np.mean([
-            row['share'] for row in done.rows if (row['method'], row['setting']) == method
-        ]))
-        for method in values
-    }  # fmt: skip
-    rows = [
-        {
-            'method': name,
-            'setting': setting,
-            'metrics': {key: summary([one[key] for one in told]) for key in told[0]},
-            'cost': {'keys %': share[name, setting]},
-        }
-        for (name, setting), told in sorted(values.items(), key=lambda item: item[0])
-    ]
-    verdict, why = judge(rows)
-    out = results(args)
-    write_result(
-        out / 'quality.json',
+    for clip, frames in clips.items():
+        error = measures.WarpingError(frames)
+        for style in measures.STYLES[:1] if args.quick else measures.STYLES:
+            if (style, clip) not in known:
+                done.append(stylised(args, stylizer, style, clip, frames, error))
+                sys.stdout.write(f'{style}, {clip}\n')
+                sys.stdout.flush()
+    rows = table(done.rows)
+    out = measures.report(
+        args, 'quality', judge(rows),
         claim='Frames made from key frames by optical flow look as good as stylising every frame',
         paper='"even better visual quality" than the state of the art (abstract)',
-        command='python projects/mvstylizer/quality.py',
-        data={'clips': {k: len(v) for k, v in clips.items()}, 'side': 320, 'styles': list(STYLES)},
-        seeds=list(range(1 if args.quick else len(STYLES))),
+        data={'clips': lengths, 'side': measures.SIDE, 'styles': list(measures.STYLES)},
         rows=rows,
-        verdict=verdict,
-        why=why,
-    )
-    figure(json.loads((out / 'quality.json').read_text()), out / 'quality.png')
-    sheet([(clip, kept_pictures(args, clip)) for clip in clips], out / 'contact_sheet.jpg')
-    sys.stdout.write(f'{verdict}: {why}\n')
+    )  # fmt: skip
+    draw(rows, out / 'quality.png')
+    measures.sheet(args, list(clips), out / 'contact_sheet.jpg')
 
 
-def figure(result: dict, path: Path) -> None:
+def draw(rows: list[dict], path: Path) -> None:
     """PSNR to the network on every frame, and warping error, against the key gap."""
-    from matplotlib.figure import Figure
-
-    drawing = Figure(figsize=(8.6, 3.2), layout='constrained')
-    axes = drawing.subplots(1, 2)
-    for place, measure, unit in zip(
-        axes, ('PSNR', 'warping error'), ('PSNR to every frame (dB)', 'warping error (levels)'),
-        strict=True,
-    ):  # fmt: skip
-        for index, name in enumerate(PROPAGATIONS):
-            points = sorted(
-                (int(row['setting'].split()[1][:-2]), row['metrics'][measure]['mean'])
-                for row in result['rows']
-                if row['method'] == name and row['setting'].startswith('every')
-            )
-            place.plot(*zip(*points, strict=True), 'o-', c=f'C{index}', label=name)
-        if measure == 'warping error':
-            for name, style in (('network on every frame', '--'), ('original', ':')):
-                (row,) = (r for r in result['rows'] if r['method'] == name)
-                place.axhline(row['metrics'][measure]['mean'], ls=style, c='0.4', label=name)
-        place.set(xlabel='frames from key to key', ylabel=unit)
-        place.legend(fontsize=7, frameon=False)
-    drawing.savefig(path, dpi=130)
+    units = {'PSNR': 'PSNR to every frame (dB)', 'warping error': 'warping error (levels)'}
+    with figure(path, 2, (4.3, 3.2)) as axes:
+        for place, (measure, unit) in zip(axes, units.items(), strict=True):
+            for index, name in enumerate(PROPAGATIONS):
+                points = sorted(
+                    (int(row['setting'].split()[1][:-2]), row['metrics'][measure]['mean'])
+                    for row in rows
+                    if row['method'] == name and row['setting'].startswith('every')
+                )
+                place.plot(*zip(*points, strict=True), 'o-', c=f'C{index}', label=name)
+            place.set(xlabel='frames from key to key', ylabel=unit)
+        for name, style in (('network on every frame', '--'), ('original', ':')):
+            (row,) = (r for r in rows if r['method'] == name)
+            axes[1].axhline(row['metrics']['warping error']['mean'], ls=style, c='0.4', label=name)
+        for place in axes:
+            place.legend(fontsize=7, frameon=False)
 
 
 if __name__ == '__main__':

@@ -9,7 +9,6 @@ upscaling. Bytes of a key on the link are counted beside it. The quality half of
 and steadiness of both chains against the network on every full frame, on the same clip.
 """
 
-import json
 import sys
 import time
 from pathlib import Path
@@ -21,8 +20,9 @@ import torch
 ROOT = Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(ROOT / 'projects'), str(Path(__file__).resolve().parent)]
 
-from evidence import summary, write_result  # noqa: E402
-from measures import STYLES, WarpingError, arguments, edge_ssim, records, results  # noqa: E402
+import measures  # noqa: E402
+from evidence import summary  # noqa: E402
+from harness.report import figure  # noqa: E402
 
 from mmext.datasets.known_flow import KnownFlowClip  # noqa: E402
 from mmext.datasets.photos import photo  # noqa: E402
@@ -93,115 +93,82 @@ def parts(frames, stylizer, code) -> dict[str, float]:
     return told
 
 
-def chain(settings: dict, frames, stylizer, style) -> tuple[float, list[np.ndarray]]:
+def chain(method: str, frames, stylizer, style) -> tuple[float, list[np.ndarray]]:
     """Seconds a frame of a whole chain over a clip, and its frames."""
     run = VideoStylizer(
         stylizer, style, dict(type='mmext.FixedInterval', interval=GAP), network_side=SIDE,
-        **settings,
+        **CHAINS[method],
     )  # fmt: skip
     if run.propagation.full_size:
         run.upscaler  # noqa: B018 (built before the clock starts)
-    began = time.process_time()
-    made = list(run(frames))
-    return (time.process_time() - began) / len(frames), made
+    made: list[np.ndarray] = []
+    return timed(lambda: made.extend(run(frames))) / len(frames), made
 
 
 def main() -> None:
     """Time, compare, judge."""
-    args = arguments(__doc__)
+    args = measures.arguments(__doc__)
     torch.set_num_threads(1)
     cv2.setNumThreads(1)
-    sizes = {k: SIZES[k] for k in (('270p', '360p') if args.quick else SIZES)}
-    seeds = [0] if args.quick else [0, 1, 2]
+    sizes = list(SIZES)[: 2 if args.quick else None]
     style = photo('coffee').copy()
     stylizer = STYLIZERS.build(dict(type='mmext.WaveletStylizer'))
     code = stylizer.encode_style(style)
     count = 4 if args.quick else 2 * GAP
-    clips = {name: clip(size, max(count, 8)).frames for name, size in sizes.items()}
-    settings = {'sizes': list(sizes), 'frames': count, 'gap': GAP, 'side': SIDE}
-    settings |= {'chains': CHAINS, 'flow': DISFlow().preset, 'styles': STYLES}
-    done = records(args, 'speed', settings)
+    clips = {name: clip(SIZES[name], max(count, 8)).frames for name in sizes}
+    settings = {'sizes': sizes, 'frames': count, 'gap': GAP, 'side': SIDE}
+    settings |= {'chains': CHAINS, 'flow': DISFlow().preset, 'styles': measures.STYLES}
+    done = measures.records(args, 'speed', settings)
     known = {(row['repeat'], row['size']) for row in done.rows}
     stylizer.stylize(clips['270p'][0], code)
-    for repeat in seeds:
+    for repeat in range(1 if args.quick else 3):
         for name, frames in clips.items():
             if (repeat, name) in known:
                 continue
             told = {'repeat': repeat, 'size': name, 'parts': parts(frames, stylizer, code)}
-            told['chains'] = {
-                method: chain(settings, frames[:count], stylizer, style)[0]
-                for method, settings in CHAINS.items()
-            }
+            told['chains'] = {m: chain(m, frames[:count], stylizer, style)[0] for m in CHAINS}
             done.append([told])
             sys.stdout.write(f'{told}\n')
             sys.stdout.flush()
     if (0, 'quality') not in known:
         quality = compare(args.quick, stylizer)
         done.append([{'repeat': 0, 'size': 'quality', 'rows': quality}])
-    found: dict[str, list[dict[str, float]]] = {}
-    whole: dict[tuple[str, str], list[float]] = {}
     rows = []
-    for row in done.rows:
-        if row['size'] == 'quality':
-            rows = row['rows']
-            continue
-        found.setdefault(row['size'], []).append(row['parts'])
-        for method, seconds in row['chains'].items():
-            whole.setdefault((row['size'], method), []).append(seconds)
-    rows = table(found, whole, clips) + rows
-    verdict, why = judge(rows, '1080p' if '1080p' in sizes else max(sizes))
-    out = results(args)
-    write_result(
-        out / 'speed.json',
+    for name, frames in clips.items():
+        rows += timings(name, [row for row in done.rows if row['size'] == name], frames[0])
+    rows += next(row['rows'] for row in done.rows if row['size'] == 'quality')
+    out = measures.report(
+        args, 'speed', judge(rows, '360p' if args.quick else '1080p'),
         claim='Key frames at low resolution and flow between them speed up stylisation by far',
         paper='75.5x at 1920x1080 (abstract; phone, edge and baseline device unknown)',
-        command='python projects/mvstylizer/speed.py',
-        data={
-            'clip': 'pan over china.jpg with a sprite',
-            'frames': count,
-            'gap': GAP,
-            'side': SIDE,
-        },
-        seeds=seeds,
+        data={'clip': 'pan over china.jpg with a sprite', 'frames': count, 'gap': GAP,
+              'side': SIDE},
         rows=rows,
-        verdict=verdict,
-        why=why,
-    )
-    figure(json.loads((out / 'speed.json').read_text()), out / 'speed.png')
-    sys.stdout.write(f'{verdict}: {why}\n')
+    )  # fmt: skip
+    draw(rows, sizes, out / 'speed.png')
 
 
-def table(found: dict, whole: dict, clips: dict) -> list[dict]:
-    """Rows of the result: parts, factors and whole chains for each size."""
-    rows = []
-    for name, repeats in found.items():
-        metrics = {
-            f'{part} ms': summary([1000 * one[part] for one in repeats]) for part in repeats[0]
-        }
-        full = [one['network, full size'] for one in repeats]
-        metrics['factor of network resolution'] = summary(
-            [
-                f / (one['network, small'] + one['MetaSmoothing'])
-                for f, one in zip(full, repeats, strict=True)
-            ]
-        )
-        metrics['factor of key interval'] = summary([float(GAP)])
-        size = working_size(clips[name][0].shape, SIDE)
-        _, data = cv2.imencode('.jpg', resize(clips[name][0], size)[..., ::-1],
-                               [cv2.IMWRITE_JPEG_QUALITY, 90])  # fmt: skip
-        metrics['key on the link kB'] = summary([len(data) / 1000])
-        rows.append({'method': 'parts', 'setting': name, 'metrics': metrics, 'cost': {}})
-        for method in CHAINS:
-            seconds = whole[name, method]
-            rows.append({
-                'method': method,
-                'setting': name,
-                'metrics': {
-                    'ms a frame': summary([1000 * s for s in seconds]),
-                    'speed-up': summary([f / s for f, s in zip(full, seconds, strict=True)]),
-                },
-                'cost': {},
-            })  # fmt: skip
+def timings(size: str, repeats: list[dict], frame: np.ndarray) -> list[dict]:
+    """Rows of a size: parts with their factors, and whole chains."""
+    told = []
+    for one in (repeat['parts'] for repeat in repeats):
+        small = one['network, small'] + one['MetaSmoothing']
+        told.append({
+            **{f'{part} ms': 1000 * seconds for part, seconds in one.items()},
+            'factor of network resolution': one['network, full size'] / small,
+        })  # fmt: skip
+    row = measures.row_of('parts', size, told)
+    row['metrics']['factor of key interval'] = summary([float(GAP)])
+    key = resize(frame, working_size(frame.shape, SIDE))[..., ::-1]
+    _, data = cv2.imencode('.jpg', key, [cv2.IMWRITE_JPEG_QUALITY, 90])
+    row['metrics']['key on the link kB'] = summary([len(data) / 1000])
+    rows = [row]
+    for method in CHAINS:
+        told = []
+        for repeat in repeats:
+            seconds, full = repeat['chains'][method], repeat['parts']['network, full size']
+            told.append({'ms a frame': 1000 * seconds, 'speed-up': full / seconds})
+        rows.append(measures.row_of(method, size, told))
     return rows
 
 
@@ -212,88 +179,68 @@ def compare(quick: bool, stylizer) -> list[dict]:
     """
     known = clip(SIZES['270p' if quick else '540p'], 4 if quick else 2 * GAP + 1)
     frames = known.frames
-    exact, estimated = WarpingError(frames, known), WarpingError(frames)
-    values: dict[str, list[tuple[float, float, float]]] = {}
-    for name in STYLES[: 1 if quick else None]:
+    exact, estimated = measures.WarpingError(frames, known), measures.WarpingError(frames)
+    values: dict[str, list[dict[str, float]]] = {}
+    for name in measures.STYLES[: 1 if quick else None]:
         style = photo(name).copy()
         code = stylizer.encode_style(style)
         made = {EVERY: [stylizer.stylize(frame, code) for frame in frames], 'original': frames}
-        for method, settings in CHAINS.items():
-            made[method] = chain(settings, frames, stylizer, style)[1]
+        made |= {method: chain(method, frames, stylizer, style)[1] for method in CHAINS}
         for method, images in made.items():
-            edges = [edge_ssim(a, b) for a, b in zip(images, frames, strict=True)]
-            found = float(np.mean(edges)), exact(images), estimated(images)
-            values.setdefault(method, []).append(found)
-    return [
-        {
-            'method': method,
-            'setting': 'quality',
-            'metrics': {
-                name: summary(list(column))
-                for name, column in zip(QUALITY, zip(*found, strict=True), strict=True)
-            },
-            'cost': {},
-        }
-        for method, found in values.items()
-    ]
+            edges = measures.mean(measures.edge_ssim, images, frames)
+            found = edges, exact(images), estimated(images)
+            values.setdefault(method, []).append(dict(zip(QUALITY, found, strict=True)))
+    return [measures.row_of(method, 'quality', found) for method, found in values.items()]
 
 
 def judge(rows: list[dict], size: str) -> tuple[str, str]:
     """Is a chain 75 times as fast at the largest size, and no worse?"""
     told = {(row['method'], row['setting']): row['metrics'] for row in rows}
-    every = told[EVERY, 'quality']
-    parts_, good, fast = [], [], []
+    good, fast, shown = [], [], []
     for method in CHAINS:
         speed = told[method, size]['speed-up']['mean']
-        own = told[method, 'quality']
-        edges, steady, estimated = (own[key]['mean'] for key in QUALITY)
-        if edges >= every[QUALITY[0]]['mean'] and all(
-            own[key]['mean'] <= every[key]['mean'] for key in QUALITY[1:]
-        ):
+        own, whole = (
+            [told[name, 'quality'][key]['mean'] for key in QUALITY] for name in (method, EVERY)
+        )
+        if own[0] >= whole[0] and own[1] <= whole[1] and own[2] <= whole[2]:
             good.append(method)
         if speed >= 75:
             fast.append(method)
-        parts_.append(
-            f'{method} {speed:.1f}x (edge SSIM {edges:.3f}, warping errors {steady:.2f}, '
-            f'{estimated:.2f})'
+        shown.append(
+            f'{method} {speed:.1f}x (edge SSIM {own[0]:.3f}, warping errors {own[1]:.2f}, '
+            f'{own[2]:.2f})'
         )
     both = [method for method in fast if method in good]
     verdict = 'met' if both else 'partly' if fast or good else 'not met'
     return verdict, (
         f'{size}, one core, WaveletStylizer, keys every {GAP}th frame at {SIDE} pixels, against '
-        f'the network on every full frame (edge SSIM {every["edge SSIM"]["mean"]:.3f}, warping '
-        f'errors {every[QUALITY[1]]["mean"]:.2f} along the known flow, '
-        f'{every[QUALITY[2]]["mean"]:.2f} along an estimated one; {len(STYLES)} styles): '
-        f'{"; ".join(parts_)}. Sending keys is not in '
-        "it; the paper's devices and baseline are unknown."
+        f'the network on every full frame (edge SSIM {whole[0]:.3f}, warping errors '
+        f'{whole[1]:.2f} along the known flow, {whole[2]:.2f} along an estimated one; '
+        f'{len(measures.STYLES)} styles): {"; ".join(shown)}. Sending keys is not in it; the '
+        "paper's devices and baseline are unknown."
     )
 
 
-def figure(result: dict, path: Path) -> None:
+def draw(rows: list[dict], sizes: list[str], path: Path) -> None:
     """Milliseconds a frame against resolution."""
-    from matplotlib.figure import Figure
+    told = {(row['method'], row['setting']): row['metrics'] for row in rows}
 
-    rows = result['rows']
-    parts_ = {row['setting']: row['metrics'] for row in rows if row['method'] == 'parts'}
-    names = list(parts_)
-    drawing = Figure(figsize=(6.4, 3.4), layout='constrained')
-    axes = drawing.subplots()
-    lines = {
-        'network on every full frame': [parts_[n]['network, full size ms']['mean'] for n in names],
-        'network and MetaSmoothing on every frame': [
-            parts_[n]['network, small ms']['mean'] + parts_[n]['MetaSmoothing ms']['mean']
-            for n in names
-        ],
-    }
+    def means(method: str, measure: str) -> np.ndarray:
+        return np.array([told[method, size][measure]['mean'] for size in sizes])
+
+    full, small, upscaling = (
+        means('parts', f'{part} ms')
+        for part in ('network, full size', 'network, small', 'MetaSmoothing')
+    )
+    lines = {EVERY: full, 'network and MetaSmoothing on every frame': small + upscaling}
     for method in CHAINS:
-        own = {r['setting']: r['metrics'] for r in rows if r['method'] == method}
-        lines[f'keys every {GAP}th, {method}'] = [own[n]['ms a frame']['mean'] for n in names]
-    for label, values in lines.items():
-        axes.plot(names, values, 'o-', label=label)
-    axes.axhline(40, ls=':', c='0.5', label='25 frames a second')
-    axes.set(yscale='log', xlabel='resolution', ylabel='CPU ms a frame')
-    axes.legend(fontsize=7, frameon=False)
-    drawing.savefig(path, dpi=130)
+        lines[f'keys every {GAP}th, {method}'] = means(method, 'ms a frame')
+    with figure(path, 1, (6.4, 3.4)) as (axes,):
+        for label, values in lines.items():
+            axes.plot(sizes, values, 'o-', label=label)
+        axes.axhline(40, ls=':', c='0.5', label='25 frames a second')
+        axes.set(yscale='log', xlabel='resolution', ylabel='CPU ms a frame')
+        axes.legend(fontsize=7, frameon=False)
 
 
 if __name__ == '__main__':

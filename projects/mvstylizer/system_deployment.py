@@ -1,6 +1,7 @@
 """Cloud, edges and phone as real processes on this machine, for the demo and the study."""
 
 import contextlib
+import json
 import os
 import shutil
 import signal
@@ -9,11 +10,11 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator, Mapping
+import urllib.request
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-import cv2
 import grpc
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from grpc_health.v1 import health_pb2, health_pb2_grpc
@@ -21,12 +22,14 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from mmext.datasets.photos import photo
 from mmext.plugins.mvstylizer.system import cloud_main, device, edge_main, phone_main
 from mmext.plugins.mvstylizer.system.certificates import DevelopmentCA
-from mmext.plugins.mvstylizer.system.link import Target
+from mmext.plugins.mvstylizer.system.images import encode
 from mmext.plugins.mvstylizer.system.tokens import TokenIssuer, public_bytes, save_key
 
 MODULE = 'mmext.plugins.mvstylizer'
 #: A stylizer that trains in seconds; its weights are those that ship with mmext.
 STYLIZER = {'type': 'mmext.NeuralColorMapping'}
+#: What :meth:`Deployment.counters` reads.
+COUNTERS = ('mvst_keys_accepted_total', 'mvst_keys_answered_total', 'mvst_collected_frames')
 
 
 def free_port() -> int:
@@ -36,33 +39,58 @@ def free_port() -> int:
         return probe.getsockname()[1]
 
 
-def toml(table: Mapping[str, Any]) -> str:
-    """Nested dictionaries as TOML."""
+def toml(value: Any) -> str:
+    """A value of TOML: as in JSON, but for tables."""
+    if isinstance(value, Mapping):
+        return '{ ' + ', '.join(f'{key} = {toml(item)}' for key, item in value.items()) + ' }'
+    if isinstance(value, list | tuple):
+        return f'[{", ".join(map(toml, value))}]'
+    return json.dumps(value, default=str)
 
-    def value(item) -> str:
-        if isinstance(item, bool):
-            return str(item).lower()
-        if isinstance(item, str | Path):
-            return '"' + str(item).replace('\\', '\\\\').replace('"', '\\"') + '"'
-        if isinstance(item, Mapping):
-            return '{ ' + ', '.join(f'{k} = {value(v)}' for k, v in item.items()) + ' }'
-        if isinstance(item, list | tuple):
-            return '[' + ', '.join(value(v) for v in item) + ']'
-        return repr(item)
 
-    return ''.join(f'{key} = {value(item)}\n' for key, item in table.items())
+def until(condition: Callable[[], Any], seconds: float, what: str = 'it') -> Any:
+    """What a condition gives when it comes true.
+
+    Raises:
+        TimeoutError: It did not in time.
+    """
+    end = time.monotonic() + seconds
+    while not (found := condition()):
+        if time.monotonic() > end:
+            raise TimeoutError(f'waited {seconds:.0f} s for {what}')
+        time.sleep(0.1)
+    return found
+
+
+@contextlib.contextmanager
+def timed(actions: Mapping[float, Callable[[], Any]]) -> Iterator[None]:
+    """Do things so many seconds after the start, as long as the block has not ended."""
+    ended = threading.Event()
+
+    def run() -> None:
+        began = time.monotonic()
+        for moment, action in sorted(actions.items()):
+            if ended.wait(max(0.0, began + moment - time.monotonic())):
+                return
+            action()
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()
 
 
 class Deployment:
     """A cloud, some edges and a phone with their certificates, settings and processes.
 
     Args:
-        folder: Everything goes here; an old one is removed.
+        folder: Everything goes here, a style picture as well; an old one is removed.
         edges: Number of edges.
-        stylizer: Of edges and cloud.
         rounds: Settings of the cloud's rounds.
         training: Settings of the edges' training.
-        limits: Of the edges.
         host: Where the servers listen.
         prefix: Of the servers' command lines, as ``ip netns exec NAME``.
     """
@@ -71,76 +99,41 @@ class Deployment:
         self,
         folder: Path,
         edges: int = 2,
-        stylizer: Mapping[str, Any] = STYLIZER,
         rounds: Mapping[str, Any] | None = None,
         training: Mapping[str, Any] | None = None,
-        limits: Mapping[str, Any] | None = None,
         host: str = '127.0.0.1',
         prefix: tuple[str, ...] = (),
     ) -> None:
         shutil.rmtree(folder, ignore_errors=True)
-        self.folder = folder
-        self.host = host
-        self.prefix = prefix
+        self.folder, self.host, self.prefix = folder, host, prefix
         self.names = [f'edge{i}' for i in range(edges)]
         self.ports = {name: free_port() for name in ('cloud', *self.names)}
         self.metrics = {name: free_port() for name in ('cloud', *self.names)}
         self.processes: dict[str, subprocess.Popen] = {}
-        ca = DevelopmentCA(folder / 'certificates')
-        self.ca = ca.certificate
-        held_out = folder / 'held_out'
+        self._authority = DevelopmentCA(folder / 'certificates')
+        self.ca = self._authority.certificate
+        self.style, held_out = folder / 'style.png', folder / 'held_out'
+        self.style.write_bytes(encode(photo('china'), None))
         held_out.mkdir()
         for name in ('flower', 'rocket'):
-            image = cv2.cvtColor(photo(name), cv2.COLOR_RGB2BGR)
-            cv2.imwrite(str(held_out / f'{name}.png'), image)
-        identity = ca.issue('cloud', ['cloud'])
-        self._write(
-            'cloud',
-            name='cloud',
-            address=f'{host}:{self.ports["cloud"]}',
-            certificate=identity.certificate,
-            key=identity.key,
-            state=folder / 'cloud',
-            held_out=held_out,
-            metrics=f'127.0.0.1:{self.metrics["cloud"]}',
-            stylizer=stylizer,
-            rounds={'every_s': 1, 'min_edges': edges, 'timeout_s': 240, **(rounds or {})},
-        )
+            (held_out / f'{name}.png').write_bytes(encode(photo(name), None))
+        rounds = {'every_s': 1, 'min_edges': edges, 'timeout_s': 240, **(rounds or {})}
+        self._server('cloud', held_out=held_out, rounds=rounds)
         for name in self.names:
-            identity = ca.issue(name, [name])
-            self._write(
-                name,
-                name=name,
-                address=f'{host}:{self.ports[name]}',
-                certificate=identity.certificate,
-                key=identity.key,
-                state=folder / name,
-                ca=self.ca,
-                issuer=folder / 'cloud' / 'issuer.pub',
-                cloud=self._at('cloud'),
-                metrics=f'127.0.0.1:{self.metrics[name]}',
-                poll_s=1,
-                stylizer=stylizer,
-                training=training or {},
-                limits=limits or {},
-                collect={'every': 1},
-            )
+            self._server(
+                name, ca=self.ca, issuer=folder / 'cloud' / 'issuer.pub', cloud=self._at('cloud'),
+                poll_s=1, training=training or {}, collect={'every': 1},
+            )  # fmt: skip
+        self.phone()
 
     def phone(self, addresses: Mapping[str, str] | None = None, **settings: Any) -> Path:
         """Settings of the phone; ``addresses`` of edges may differ, as of proxies."""
-        addresses = addresses or {}
+        known = {name: self._at(name)['address'] for name in self.names}
+        edges = [{'name': n, 'address': a} for n, a in {**known, **(addresses or {})}.items()]
         return self._write(
-            'phone',
-            state=self.folder / 'phone',
-            ca=self.ca,
-            cloud=self._at('cloud'),
-            edges=[
-                {'name': name, 'address': addresses.get(name, self._at(name)['address'])}
-                for name in self.names
-            ],
-            log_level='ERROR',
-            **settings,
-        )
+            'phone', state=self.folder / 'phone', ca=self.ca, cloud=self._at('cloud'),
+            edges=edges, log_level='ERROR', **settings,
+        )  # fmt: skip
 
     def path(self, name: str) -> Path:
         """TOML file of a process."""
@@ -157,25 +150,17 @@ class Deployment:
             with open(self.folder / f'{name}.log', 'ab') as log:
                 self.processes[name] = subprocess.Popen(command, stderr=log, stdout=log)
         for name in names:
-            self.wait(name)
-
-    def wait(self, name: str, seconds: float = 240) -> None:
-        """Wait for a server.
-
-        Raises:
-            RuntimeError: It has ended, or was not there in time.
-        """
-        end = time.monotonic() + seconds
-        while time.monotonic() < end:
-            if self.processes[name].poll() is not None:
-                raise RuntimeError(f'{name} has ended: {self.log(name)[-2000:]}')
-            if self.serving(name):
-                return
-            time.sleep(0.2)
-        raise RuntimeError(f'{name} was not there after {seconds} s: {self.log(name)[-2000:]}')
+            log = f'{name}, see {self.folder / name}.log'
+            until(lambda name=name: self.serving(name), 240, log)
 
     def serving(self, name: str) -> bool:
-        """What the health service of a server says."""
+        """What the health service of a server says.
+
+        Raises:
+            RuntimeError: The server has ended.
+        """
+        if self.processes[name].poll() is not None:
+            raise RuntimeError(f'{name} has ended: {self.log(name)[-2000:]}')
         if self.prefix:
             # In another network; its log tells.
             return '"event": "serving"' in self.log(name)
@@ -190,36 +175,32 @@ class Deployment:
                 return False
         return reply.status == health_pb2.HealthCheckResponse.SERVING
 
-    def enroll(self) -> None:
-        """Enrol the edges and the phone by one-time codes; the cloud must run."""
-        for name in self.names:
-            edge_main.enroll(self.path(name), self.code(name, 'edge'))
-        if not self.path('phone').exists():
-            self.phone()
-        phone_main.enroll(self.path('phone'), self.code('phone', 'phone'))
-
-    def code(self, device: str, role: str) -> str:
-        """A new one-time code."""
-        return cloud_main.enroll_code(self.path('cloud'), device, role)
-
     def up(self) -> None:
         """Start all servers, all devices enrolled."""
         if self.prefix:
             # The cloud cannot be asked from this network: tokens by hand.
             for name in (*self.names, 'phone'):
-                self.hand_token(name, 'phone' if name == 'phone' else 'edge')
+                key, token = self.token(name, 'phone' if name == 'phone' else 'edge')
+                save_key(key, self.folder / name / 'device.key')
+                device.save_token(self.folder / name, token)
             self.start('cloud', *self.names)
             return
         self.start('cloud')
-        self.enroll()
+        cloud = self.path('cloud')
+        for name in self.names:
+            edge_main.enroll(self.path(name), cloud_main.enroll_code(cloud, name, 'edge'))
+        phone_main.enroll(self.path('phone'), cloud_main.enroll_code(cloud, 'phone', 'phone'))
         self.start(*self.names)
 
-    def hand_token(self, name: str, role: str) -> None:
-        """Give a device a key and a token without asking the cloud."""
+    def token(self, name: str, role: str) -> tuple[Ed25519PrivateKey, str]:
+        """Key and token of a device that did not ask the cloud."""
         issuer = TokenIssuer(cloud_main.issuer_key(self.folder / 'cloud'))
-        key, state = Ed25519PrivateKey.generate(), self.folder / name
-        save_key(key, state / 'device.key')
-        device.save_token(state, issuer.issue(name, role, public_bytes(key), 86400))
+        key = Ed25519PrivateKey.generate()
+        return key, issuer.issue(name, role, public_bytes(key), 86400)
+
+    def revive(self) -> None:
+        """Start the servers that were killed."""
+        self.start(*(name for name in ('cloud', *self.names) if name not in self.processes))
 
     def kill(self, name: str) -> None:
         """Kill a server without warning."""
@@ -227,20 +208,24 @@ class Deployment:
         process.kill()
         process.wait()
 
-    def stop(self, name: str) -> int:
-        """Ask a server to end; return its code."""
-        process = self.processes.pop(name)
-        process.send_signal(signal.SIGTERM)
-        try:
-            return process.wait(60)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            return process.wait()
-
     def down(self) -> None:
-        """Stop all servers."""
-        for name in list(self.processes):
-            self.stop(name)
+        """Ask all servers to end."""
+        while self.processes:
+            _, process = self.processes.popitem()
+            process.send_signal(signal.SIGTERM)
+            try:
+                process.wait(60)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+
+    def counters(self, name: str) -> dict[str, float]:
+        """Some of what a server tells Prometheus."""
+        address = f'http://127.0.0.1:{self.metrics[name]}/metrics'
+        with urllib.request.urlopen(address, timeout=30) as reply:
+            lines = reply.read().decode().splitlines()
+        pairs = (line.rsplit(' ', 1) for line in lines if line.startswith(COUNTERS))
+        return {key.removeprefix('mvst_'): float(value) for key, value in pairs}
 
     def log(self, name: str) -> str:
         """What a server has logged."""
@@ -269,10 +254,17 @@ class Deployment:
             thread.join()
 
     def _at(self, name: str) -> dict[str, str]:
-        target = Target(name, f'{self.host}:{self.ports[name]}')
-        return {'name': target.name, 'address': target.address}
+        return {'name': name, 'address': f'{self.host}:{self.ports[name]}'}
+
+    def _server(self, name: str, **settings: Any) -> None:
+        identity = self._authority.issue(name, [name])
+        self._write(
+            name, **self._at(name), certificate=identity.certificate, key=identity.key,
+            state=self.folder / name, metrics=f'127.0.0.1:{self.metrics[name]}',
+            stylizer=STYLIZER, **settings,
+        )  # fmt: skip
 
     def _write(self, file: str, **settings: Any) -> Path:
         path = self.path(file)
-        path.write_text(toml(settings))
+        path.write_text(''.join(f'{key} = {toml(item)}\n' for key, item in settings.items()))
         return path

@@ -2,7 +2,7 @@
 
 Four edges that see one kind of pictures each (street, animation, portrait, city). Every method
 begins with the same weights and takes the same number of steps a round: each edge alone; the edges
-averaged; one model on all frames. Then an edge is poisoned, and a cloud is killed in a round.
+averaged; one model on all frames. Then an edge is poisoned.
 """
 
 import argparse
@@ -10,21 +10,23 @@ import json
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(ROOT / 'projects'), str(HERE)]
 
-import cv2  # noqa: E402
 import numpy as np  # noqa: E402
 import torch  # noqa: E402
 from evidence import summary, write_result  # noqa: E402
+from harness.folders import write_json  # noqa: E402
 
 from mmext.datasets.clips import clip_path  # noqa: E402
 from mmext.datasets.photos import photo  # noqa: E402
 from mmext.plugins.mvstylizer.system import aggregation  # noqa: E402
 from mmext.plugins.mvstylizer.system.federation import Federation  # noqa: E402
+from mmext.plugins.mvstylizer.system.images import encode  # noqa: E402
 from mmext.plugins.mvstylizer.system.local_training import (  # noqa: E402
     TrainOptions,
     build_trainable,
@@ -32,7 +34,7 @@ from mmext.plugins.mvstylizer.system.local_training import (  # noqa: E402
     held_out_loss,
     train,
 )
-from mmext.plugins.mvstylizer.system.models import ModelStore, State, write_atomic  # noqa: E402
+from mmext.plugins.mvstylizer.system.models import ModelStore, State  # noqa: E402
 from mmext.plugins.mvstylizer.system.player import shrink  # noqa: E402
 from mmext.plugins.mvstylizer.video import VideoReader  # noqa: E402
 
@@ -80,7 +82,7 @@ def store(folder: Path, index: int, image: np.ndarray) -> Path:
     """Write a picture without loss."""
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f'{index:04d}.png'
-    cv2.imwrite(str(path), cv2.cvtColor(image, cv2.COLOR_RGB2BGR))
+    path.write_bytes(encode(image, None))
     return path
 
 
@@ -90,62 +92,45 @@ def start(seed: int) -> State:
     return build_trainable(STYLIZER).state_dict()
 
 
-def score(state: State, frames: dict, crops: int) -> dict[str, float]:
-    """Held-out loss on each edge's pictures, and their mean."""
-    losses = {
-        name: held_out_loss(STYLIZER, state, held_out, SIDE, crops)
-        for name, (_, held_out) in frames.items()
-    }
-    return {**losses, 'mean': sum(losses.values()) / len(losses)}
+def score(state: State, frames: dict, crops: int) -> float:
+    """Held-out loss, mean over the edges' pictures."""
+    losses = [held_out_loss(STYLIZER, state, paths, SIDE, crops) for _, paths in frames.values()]
+    return sum(losses) / len(losses)
 
 
 def compare(frames: dict, seed: int, rounds: int, options: TrainOptions, crops: int) -> dict:
     """Mean held-out loss after each round, by method."""
     base = start(seed)
-    first = score(base, frames, crops)['mean']
-    curves: dict[str, list[float]] = {}
+    first = score(base, frames, crops)
     bounds = aggregation.Bounds(max_relative=10)
-    pooled = [path for training, _ in frames.values() for path in training]
-    state = base
-    curves['FedAvg'] = [first]
-    for number in range(1, rounds + 1):
+
+    def curve(step: Callable[[State, int], State]) -> list[float]:
+        state, losses = base, [first]
+        for number in range(1, rounds + 1):
+            state = step(state, number)
+            losses.append(score(state, frames, crops))
+        return losses
+
+    def on(paths: list[Path]) -> Callable[[State, int], State]:
+        return lambda state, number: train(STYLIZER, state, paths, options, number)
+
+    def averaged(state: State, number: int) -> State:
         updates = [
-            aggregation.Update(
-                name, len(training),
-                delta_of(state, train(STYLIZER, state, training, options, number)),
-            )
-            for name, (training, _) in frames.items()
-        ]  # fmt: skip
+            aggregation.Update(name, len(paths), delta_of(state, on(paths)(state, number)))
+            for name, (paths, _) in frames.items()
+        ]
         taken, refused = aggregation.select(updates, state, bounds)
         if refused:
             raise RuntimeError(f'honest updates were refused: {refused}')
-        state = aggregation.federated_average(state, taken, bounds)
-        curves['FedAvg'].append(score(state, frames, crops)['mean'])
-    state = base
-    curves['pooled'] = [first]
-    for number in range(1, rounds + 1):
-        state = train(STYLIZER, state, pooled, options, number)
-        curves['pooled'].append(score(state, frames, crops)['mean'])
-    alone = {name: [first] for name in frames}
-    for name, (training, _) in frames.items():
-        state = base
-        for number in range(1, rounds + 1):
-            state = train(STYLIZER, state, training, options, number)
-            alone[name].append(score(state, frames, crops)['mean'])
-    curves['local only'] = [float(np.mean(values)) for values in zip(*alone.values(), strict=True)]
-    curves['best edge alone'] = [min(values) for values in zip(*alone.values(), strict=True)]
-    return curves
+        return aggregation.federated_average(state, taken, bounds)
 
-
-def kept(frames, seed: int, rounds: int, options: TrainOptions, crops: int, quick: bool) -> dict:
-    """As :func:`compare`; a seed that an earlier start has finished is not run again."""
-    path = WORK / f'seed{seed}_{rounds}x{options.iterations}.json'
-    if quick or not path.exists():
-        curves = compare(frames, seed, rounds, options, crops)
-        if quick:
-            return curves
-        write_atomic(path, json.dumps(curves).encode())
-    return json.loads(path.read_text())
+    alone = [curve(on(paths)) for paths, _ in frames.values()]
+    return {
+        'FedAvg': curve(averaged),
+        'pooled': curve(on([path for paths, _ in frames.values() for path in paths])),
+        'local only': [float(np.mean(values)) for values in zip(*alone, strict=True)],
+        'best edge alone': [min(values) for values in zip(*alone, strict=True)],
+    }
 
 
 def poisoned(frames: dict, options: TrainOptions, folder: Path) -> dict[str, str]:
@@ -182,47 +167,41 @@ def poisoned(frames: dict, options: TrainOptions, folder: Path) -> dict[str, str
 def main() -> None:
     """Run the comparison and write results/system_federated.json."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument('--rounds', type=int, default=4)
-    parser.add_argument('--seeds', type=int, default=3)
-    parser.add_argument('--iterations', type=int, default=20)
     parser.add_argument('--quick', action='store_true', help='1 seed, 2 rounds, no result file')
     args = parser.parse_args()
-    if args.quick:
-        args.rounds, args.seeds, args.iterations = 2, 1, 6
-    crops = 8 if args.quick else 16
+    rounds, seeds, iterations, crops = (2, 1, 6, 8) if args.quick else (4, 3, 20, 16)
     began = time.monotonic()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         frames = make_frames(folder, args.quick)
         runs = []
-        for seed in range(args.seeds):
-            options = TrainOptions(iterations=args.iterations, side=64, lr=1e-3, seed=seed)
-            runs.append(kept(frames, seed, args.rounds, options, crops, args.quick))
-            sys.stderr.write(
-                f'seed {seed}: {json.dumps({k: v[-1] for k, v in runs[-1].items()})}\n'
-            )
+        for seed in range(seeds):
+            # Seeds that an earlier start has finished are not run again.
+            kept = (folder if args.quick else WORK) / f'seed{seed}_{rounds}x{iterations}.json'
+            if not kept.exists():
+                options = TrainOptions(iterations=iterations, side=64, lr=1e-3, seed=seed)
+                write_json(kept, compare(frames, seed, rounds, options, crops))
+            runs.append(json.loads(kept.read_text()))
+            last = {method: curve[-1] for method, curve in runs[-1].items()}
+            sys.stderr.write(f'seed {seed}: {json.dumps(last)}\n')
         outcomes = poisoned(frames, TrainOptions(iterations=6, side=64), folder / 'poison')
     sys.stderr.write(f'{json.dumps(outcomes)}\n')
-    kept_out = all(
-        text.startswith('refused') or text.endswith('gate') for text in outcomes.values()
-    )
+    kept_out = all(o.startswith('refused') or o.endswith('gate') for o in outcomes.values())
     rows = []
     for method in ('local only', 'best edge alone', 'FedAvg', 'pooled'):
         metrics = {
             f'loss after round {number}': summary([run[method][number] for run in runs])
-            for number in (1, args.rounds // 2, args.rounds)
+            for number in (1, rounds // 2, rounds)
         }
-        setting = f'{args.iterations} steps a round and model'
+        setting = f'{iterations} steps a round and model'
         rows.append({'method': method, 'setting': setting, 'metrics': metrics})
-    last = {row['method']: row['metrics'][f'loss after round {args.rounds}'] for row in rows}
-    better = all(
-        fed < local
-        for fed, local in zip(last['FedAvg']['values'], last['local only']['values'], strict=True)
-    )
+    last = {row['method']: row['metrics'][f'loss after round {rounds}'] for row in rows}
+    ours, alone = last['FedAvg'], last['local only']
+    better = all(a < b for a, b in zip(ours['values'], alone['values'], strict=True))
     result = {
         'verdict': 'met' if better and kept_out else 'partly' if better or kept_out else 'not met',
-        'why': f'Held-out loss after {args.rounds} rounds: FedAvg {last["FedAvg"]["mean"]:.4f}, '
-        f'local only {last["local only"]["mean"]:.4f}, pooled {last["pooled"]["mean"]:.4f} (mean '
+        'why': f'Held-out loss after {rounds} rounds: FedAvg {ours["mean"]:.4f}, '
+        f'local only {alone["mean"]:.4f}, pooled {last["pooled"]["mean"]:.4f} (mean '
         f'of four kinds of pictures; lower is better). Poison: '
         + '; '.join(f'{kind}, {text}' for kind, text in outcomes.items())
         + f'. {(time.monotonic() - began) / 60:.0f} minutes in all.',
@@ -241,7 +220,7 @@ def main() -> None:
             'train': {name: len(training) for name, (training, _) in frames.items()},
             'held out': {name: len(held_out) for name, (_, held_out) in frames.items()},
         },
-        seeds=list(range(args.seeds)),
+        seeds=list(range(seeds)),
         rows=rows,
         **result,
     )

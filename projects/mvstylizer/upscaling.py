@@ -15,19 +15,7 @@ import torch
 ROOT = Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(ROOT / 'projects'), str(Path(__file__).resolve().parent)]
 
-from evidence import summary, write_result  # noqa: E402
-from measures import (  # noqa: E402
-    STYLES,
-    arguments,
-    edge_ssim,
-    keep_pictures,
-    kept_pictures,
-    psnr,
-    records,
-    results,
-    sheet,
-    ssim,
-)
+import measures  # noqa: E402
 
 from mmext.datasets.photos import photo  # noqa: E402
 from mmext.engine.rng import generator  # noqa: E402
@@ -44,6 +32,8 @@ METHODS = {
 }
 #: Setting -> vertical and horizontal scale; 8/3 is 405 to 1080 lines.
 SCALES = {'x1.5': (1.5, 1.5), 'x8/3': (8 / 3, 8 / 3), 'x4': (4, 4), 'x2 by x3': (2, 3)}
+#: Settings with pictures.
+SHOWN = ('x8/3', 'x4')
 HELD_OUT = ('rocket', 'flower')
 
 
@@ -66,93 +56,69 @@ def mending(image: np.ndarray, small: tuple[int, int], seed: int) -> tuple[np.nd
     return low, high
 
 
+def upscaled(args, seed: int, scales: dict, upscalers: dict, stylizer) -> list[dict]:
+    """Records of all methods with one style; pictures of the first are kept."""
+    code = stylizer.encode_style(photo(measures.STYLES[seed]).copy())
+    found: dict[tuple[str, str], list[dict]] = {}
+    for name in HELD_OUT:
+        original = large(name, args.quick)
+        size = original.shape[:2]
+        full = stylizer.stylize(original, code)
+        for setting, (tall, wide) in scales.items():
+            small = round(size[0] / tall), round(size[1] / wide)
+            spoiled, clean = mending(original, small, seed)
+            stylised = stylizer.stylize(resize(original, small), code)
+            row = [('original', original), ('large, stylised', full)]
+            for method, (upscaler, guided) in upscalers.items():
+                guide = original if guided else None
+                mended = upscaler.upscale(spoiled, size, guide)
+                made = upscaler.upscale(stylised, size, guide)
+                found.setdefault((method, setting), []).append({
+                    'mending PSNR': measures.psnr(mended, clean),
+                    'mending SSIM': measures.ssim(mended, clean),
+                    'stylised PSNR': measures.psnr(made, full),
+                    'edge SSIM': measures.edge_ssim(made, original),
+                })  # fmt: skip
+                row.append((method, made))
+            found.setdefault(('none: stylised large', setting), []).append({
+                'mending PSNR': 60.0, 'mending SSIM': 1.0, 'stylised PSNR': 60.0,
+                'edge SSIM': measures.edge_ssim(full, original),
+            })  # fmt: skip
+            if seed == 0 and setting in SHOWN:
+                crop = tuple(slice(side // 4, 3 * side // 4) for side in size)
+                measures.keep_pictures(args, f'{name} {setting}', [(t, i[crop]) for t, i in row])
+    return [
+        {'seed': seed, 'method': method, 'setting': setting,
+         'told': {m: float(np.mean([one[m] for one in told])) for m in told[0]}}
+        for (method, setting), told in found.items()
+    ]  # fmt: skip
+
+
 def main() -> None:
     """Upscale, measure, judge."""
-    args = arguments(__doc__)
+    args = measures.arguments(__doc__)
     torch.set_num_threads(1)
-    seeds = [0] if args.quick else [0, 1, 2]
     scales = {k: SCALES[k] for k in (('x8/3',) if args.quick else SCALES)}
     upscalers = {name: (UPSCALERS.build(cfg), guided) for name, (cfg, guided) in METHODS.items()}
     stylizer = STYLIZERS.build(dict(type='mmext.WaveletStylizer'))
-    done = records(args, 'upscaling', {'scales': list(scales)})
+    done = measures.records(args, 'upscaling', {'scales': list(scales)})
     known = {row['seed'] for row in done.rows}
-    shown = [f'{name} {s}' for name in HELD_OUT for s in scales if s in ('x8/3', 'x4')]
-    for seed in seeds:
-        if seed in known:
-            continue
-        code = stylizer.encode_style(photo(STYLES[seed]).copy())
-        found: dict[tuple[str, str], list[dict]] = {}
-        for name in HELD_OUT:
-            original = large(name, args.quick)
-            size = original.shape[:2]
-            full = stylizer.stylize(original, code)
-            for setting, (tall, wide) in scales.items():
-                small = round(size[0] / tall), round(size[1] / wide)
-                spoiled, clean = mending(original, small, seed)
-                stylised = stylizer.stylize(resize(original, small), code)
-                row = [('original', original), ('large, stylised', full)]
-                for method, (upscaler, guided) in upscalers.items():
-                    guide = original if guided else None
-                    mended = upscaler.upscale(spoiled, size, guide)
-                    made = upscaler.upscale(stylised, size, guide)
-                    found.setdefault((method, setting), []).append({
-                        'mending PSNR': psnr(mended, clean),
-                        'mending SSIM': ssim(mended, clean),
-                        'stylised PSNR': psnr(made, full),
-                        'edge SSIM': edge_ssim(made, original),
-                    })  # fmt: skip
-                    row.append((method, made))
-                found.setdefault(('none: stylised large', setting), []).append({
-                    'mending PSNR': 60.0, 'mending SSIM': 1.0, 'stylised PSNR': 60.0,
-                    'edge SSIM': edge_ssim(full, original),
-                })  # fmt: skip
-                if seed == 0 and setting in ('x4', 'x8/3'):
-                    crop = (
-                        slice(size[0] // 4, 3 * size[0] // 4),
-                        slice(size[1] // 4, 3 * size[1] // 4),
-                    )
-                    keep_pictures(
-                        args,
-                        f'{name} {setting}'.replace('/', '_'),
-                        [(t, i[crop]) for t, i in row],
-                    )
-        done.append([
-            {'seed': seed, 'method': method, 'setting': setting,
-             'told': {m: float(np.mean([one[m] for one in told])) for m in told[0]}}
-            for (method, setting), told in found.items()
-        ])  # fmt: skip
-    table: dict[tuple[str, str], list[dict[str, float]]] = {}
+    for seed in range(1 if args.quick else len(measures.STYLES)):
+        if seed not in known:
+            done.append(upscaled(args, seed, scales, upscalers, stylizer))
+    told: dict[tuple[str, str], list[dict[str, float]]] = {}
     for row in done.rows:
-        table.setdefault((row['method'], row['setting']), []).append(row['told'])
-    rows = [
-        {
-            'method': method,
-            'setting': setting,
-            'metrics': {key: summary([one[key] for one in told]) for key in told[0]},
-            'cost': {},
-        }
-        for (method, setting), told in table.items()
-    ]
-    verdict, why = judge(rows)
-    out = results(args)
-    write_result(
-        out / 'upscaling.json',
+        told.setdefault((row['method'], row['setting']), []).append(row['told'])
+    rows = [measures.row_of(*key, values) for key, values in told.items()]
+    out = measures.report(
+        args, 'upscaling', judge(rows),
         claim='Meta-smoothing upscales a stylised frame and removes distortions in one go',
         paper=None,
-        command='python projects/mvstylizer/upscaling.py',
-        data={
-            'photos': list(HELD_OUT),
-            'lines': 144 if args.quick else 432,
-            'styles': list(STYLES),
-        },
-        seeds=seeds,
+        data={'photos': HELD_OUT, 'lines': 144 if args.quick else 432, 'styles': measures.STYLES},
         rows=rows,
-        verdict=verdict,
-        why=why,
-    )
-    pictures = [(name, kept_pictures(args, name.replace('/', '_'))) for name in shown]
-    sheet(pictures, out / 'upscaling.jpg')
-    sys.stdout.write(f'{verdict}: {why}\n')
+    )  # fmt: skip
+    shown = [f'{name} {setting}' for name in HELD_OUT for setting in scales if setting in SHOWN]
+    measures.sheet(args, shown, out / 'upscaling.jpg')
 
 
 def judge(rows: list[dict]) -> tuple[str, str]:

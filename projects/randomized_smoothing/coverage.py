@@ -5,7 +5,6 @@ bounds stand two tempting shortcuts: the split of alpha that turns out best afte
 known, and that with the class taken from the same counts as well.
 """
 
-import argparse
 import sys
 from pathlib import Path
 
@@ -15,9 +14,9 @@ from scipy.stats import norm
 ROOT = Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(ROOT / 'projects')]
 
-from evidence import summary, write_result  # noqa: E402
+from benchmark import options  # noqa: E402
+from evidence import row, write_result  # noqa: E402
 
-import mmext  # noqa: E402, F401
 from mmext.plugins.randomized_smoothing.functional import certify, two_sided_radius  # noqa: E402
 
 CASES: dict[str, list[float]] = {
@@ -68,43 +67,31 @@ def simulate(
 
 def main() -> None:
     """Simulate and write results/coverage.json."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument('--quick', action='store_true', help='few runs, no result file')
-    parser.add_argument('--runs', type=int, default=20_000, help='multinomials of each case')
-    args, _ = parser.parse_known_args()
-    alpha, n0, n, seeds = 0.05, 50, 500, (0, 1, 2)
-    if args.quick:
-        args.runs, seeds = 100, (0,)
+    alpha, n0, n, times, seeds = 0.05, 50, 500, 20_000, (0, 1, 2)
+    quick = options(__doc__).quick
+    if quick:
+        times, seeds = 100, (0,)
     rows, worst, gain = [], dict.fromkeys(WAYS, 0.0), 0.0
     for name, p in CASES.items():
-        runs = [simulate(p, n0, n, alpha, args.runs, seed) for seed in seeds]
+        runs = [simulate(p, n0, n, alpha, times, seed) for seed in seeds]
         gain = max(gain, *(run[WAYS[2]][1] - run['t_certify'][1] for run in runs))
         for way in WAYS:
-            rates = [run[way][0] for run in runs]
+            rates, radii = zip(*(run[way] for run in runs), strict=True)
             worst[way] = max(worst[way], float(np.mean(rates)))
-            rows.append(
-                {
-                    'method': f'{name}, {way}',
-                    'setting': f'alpha {alpha}, n0 {n0}, n {n}',
-                    'metrics': {
-                        'violations': summary(rates),
-                        'radius': summary([run[way][1] for run in runs]),
-                    },
-                }
-            )
-            print(f'{rows[-1]["method"]}: {np.mean(rates):.4f}', flush=True)
-    if args.quick:
+            told = {'violations': rates, 'radius': radii}
+            rows.append(row(f'{name}, {way}', f'alpha {alpha}, n0 {n0}, n {n}', told))
+            print(f'{name}, {way}: {np.mean(rates):.4f}', flush=True)
+    if quick:
         return
     # Three standard errors of a rate that equals alpha.
-    limit = alpha + 3 * np.sqrt(alpha * (1 - alpha) / (args.runs * len(seeds)))
+    limit = alpha + 3 * np.sqrt(alpha * (1 - alpha) / (times * len(seeds)))
     sound = max(worst['cohen'], worst['t_certify']) <= limit
     write_result(
         ROOT / 'projects/randomized_smoothing/results/coverage.json',
         claim='the radius of T-CERTIFY holds with high probability',
-        paper=None,
         command='make reproduce PLUGIN=randomized_smoothing',
-        data={'set': f'{args.runs} simulated multinomials for each case and seed'},
-        seeds=list(seeds),
+        data={'set': f'{times} simulated multinomials for each case and seed'},
+        seeds=seeds,
         rows=rows,
         verdict='met' if sound else 'not met',
         why=f'alpha {alpha}; worst violation rates: '

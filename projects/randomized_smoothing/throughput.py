@@ -5,20 +5,23 @@ copies of it plus fresh noise, normalised inside the model by maps of mean and s
 that are made for each batch, and a count of the predictions on the host.
 """
 
-import argparse
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import torch
+from mmengine.config import Config
+from mmengine.registry import DATASETS, MODELS, init_default_scope
 
 ROOT = Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(ROOT / 'projects')]
 
-from evidence import summary, write_result  # noqa: E402
+from benchmark import clocked, in_turns, options  # noqa: E402
+from evidence import row, write_result  # noqa: E402
 
-import mmext  # noqa: E402, F401
+from mmext.plugins.randomized_smoothing import SmoothedClassifier  # noqa: E402
 
 SIGMA, IMAGES, CLASSES = 0.5, 16, 10
 
@@ -47,16 +50,8 @@ def image_loop(classifier: torch.nn.Module, pixels: torch.Tensor, n: int, batch:
 
 def main() -> None:
     """Measure and write results/throughput.json."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument('--quick', action='store_true', help='one short round, no result file')
-    parser.add_argument('--rounds', type=int, default=5)
-    args, _ = parser.parse_known_args()
+    quick = options(__doc__).quick
     torch.set_num_threads(1)
-    from mmengine.config import Config
-    from mmengine.registry import DATASETS, MODELS, init_default_scope
-
-    from mmext.plugins.randomized_smoothing import SmoothedClassifier
-
     init_default_scope('mmpretrain')
     torch.manual_seed(0)
     cfg = Config.fromfile(ROOT / 'configs/randomized_smoothing/adre_lenet_digits.py')
@@ -64,52 +59,40 @@ def main() -> None:
     dataset = DATASETS.build(cfg.test_dataloader.dataset)
     raw = torch.stack([dataset[index]['inputs'] for index in range(IMAGES)])
     pixels = raw / 255
-    n = 200 if args.quick else 2000
-    ways = {}
-    for batch in (100, 400, 1000):
-        ways[f'loop over images, batch {batch}'] = lambda batch=batch: image_loop(
-            classifier, pixels, n, batch
-        )
+    n = 200 if quick else 2000
+    ways = {
+        f'loop over images, batch {batch}': partial(image_loop, classifier, pixels, n, batch)
+        for batch in (100, 400, 1000)
+    }
     for shared in (True, False):
         model = SmoothedClassifier(
             classifier, SIGMA, n0=1, n=n - 1, images=IMAGES, share_noise=shared
         )
         name = f'{IMAGES} images at once, {"shared" if shared else "separate"} noise'
         ways[name] = lambda model=model: model.sample(pixels, range(IMAGES)).counts
-    rates: dict[str, list[float]] = {name: [] for name in ways}
-    for turn in range((1 if args.quick else args.rounds) + 1):
-        for name, way in ways.items():
-            # CPU time: it leaves other programs on the machine out, as far as one can.
-            began = time.process_time()
-            way()
-            if turn:
-                rates[name].append(IMAGES * n / (time.process_time() - began))
+    # CPU time: it leaves other programs on the machine out, as far as one can.
+    calls = {name: clocked(way, time.process_time) for name, way in ways.items()}
+    rates = {
+        name: [IMAGES * n / seconds for seconds in taken]
+        for name, taken in in_turns(calls, 1 if quick else 5).items()
+    }
     medians = {name: float(np.median(values)) for name, values in rates.items()}
     ours = medians[f'{IMAGES} images at once, shared noise']
     ratios = {name: ours / value for name, value in medians.items()}
     for name, value in medians.items():
         print(f'{name}: {value:.0f} samples/s, ours is x{ratios[name]:.2f}')
-    if args.quick:
+    if quick:
         return
-    reference, best = (
-        ratios['loop over images, batch 1000'],
-        min(ratio for name, ratio in ratios.items() if name.startswith('loop')),
-    )
+    reference = ratios['loop over images, batch 1000']
+    best = min(ratio for name, ratio in ratios.items() if name.startswith('loop'))
     write_result(
         ROOT / 'projects/randomized_smoothing/results/throughput.json',
         claim='certification of 16 images at once makes at least twice the samples per second of a '
         'loop over images',
-        paper=None,
         command='make reproduce PLUGIN=randomized_smoothing',
         data={'set': f'{IMAGES} test digits, {n} samples each', 'model': 'StridedLeNet, 28x28'},
-        seeds=[0],
         rows=[
-            {
-                'method': name,
-                'setting': 'one CPU thread',
-                'metrics': {'samples/s': summary(values)},
-                'cost': {'median': medians[name]},
-            }
+            row(name, 'one CPU thread', {'samples/s': values}, cost={'median': medians[name]})
             for name, values in rates.items()
         ],
         verdict='met' if min(reference, best) >= 2 else 'partly' if reference >= 2 else 'not met',

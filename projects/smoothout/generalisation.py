@@ -72,26 +72,25 @@ def train(run: Run) -> dict:
 
     def loader(samples, batch_size, shuffle):
         return dict(
-            dataset=samples,
-            batch_size=batch_size,
-            num_workers=0,
+            dataset=samples, batch_size=batch_size, num_workers=0,
             collate_fn=dict(type='default_collate'),
             sampler=dict(type='DefaultSampler', shuffle=shuffle),
-        )
+        )  # fmt: skip
 
     hooks = run.speed_hooks()
     if 'SmoothOut' in method:
         adapt = 'filter' if method == 'AdaSmoothOut' else 'none'
-        hooks.append(
-            dict(type='mmext.SmoothOutHook', strength=strength, adapt=adapt,
-                 recalibrate_bn=images // size)
-        )  # fmt: skip
+        hook = dict(type='mmext.SmoothOutHook', strength=strength, recalibrate_bn=images // size)
+        hooks.append(hook | dict(adapt=adapt))
     held_out = {}
     for split in ('val', 'test'):
         every = items(name, split)
         held_out[split] = every[: int(len(every) * scale)]
     # Only whole updates, the same number for all methods.
     train_items = items(name, 'train')[: images // (micro * size) * micro * size]
+    lr = run.values['lr'] * ratio**0.5
+    optimizer = dict(type='SGD', lr=lr, momentum=0.9, weight_decay=1e-4)
+    schedule = dict(type='CosineAnnealingLR', T_max=epochs, convert_to_iter_based=True)
     torch.manual_seed(run.seed)
     runner = Runner(
         model=cfg.model,
@@ -104,15 +103,8 @@ def train(run: Run) -> dict:
         test_cfg=dict(),
         val_evaluator=cfg.val_evaluator,
         test_evaluator=cfg.test_evaluator,
-        optim_wrapper=dict(
-            optimizer=dict(
-                type='SGD', lr=run.values['lr'] * ratio**0.5, momentum=0.9, weight_decay=1e-4
-            ),
-            accumulative_counts=micro,
-        ),
-        param_scheduler=dict(
-            type='CosineAnnealingLR', T_max=epochs, by_epoch=True, convert_to_iter_based=True
-        ),
+        optim_wrapper=dict(optimizer=optimizer, accumulative_counts=micro),
+        param_scheduler=schedule,
         default_hooks=dict(logger=None, checkpoint=None),
         custom_hooks=hooks,
         default_scope='mmpretrain',
@@ -155,12 +147,8 @@ def judge(found: Found) -> tuple[str, str]:
             f'error in {better[method]}; both sharpnesses lower in {flatter[method]}'
         )
     full = len(settings)
-    if any(better[m] == flatter[m] == full for m in better):
-        verdict = 'met'
-    elif any(better[m] >= full / 2 for m in better):
-        verdict = 'partly'
-    else:
-        verdict = 'not met'
+    met = any(better[m] == flatter[m] == full for m in better)
+    verdict = 'met' if met else 'partly' if max(better.values()) >= full / 2 else 'not met'
     return verdict, '. '.join(parts) + (
         '. Learning rate (SGD) and strengths (the others) had three trials each on the validation '
         'split; large batches are four micro-batches, each with noise of its own.'

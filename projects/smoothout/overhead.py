@@ -4,12 +4,10 @@ All methods train the same network on the same batch and take turns step by step
 one thread; time is the processor's, so other programs on the machine count as little as possible.
 """
 
-import argparse
-import os
 import statistics
-import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -22,7 +20,8 @@ from mmpretrain.structures import DataSample
 ROOT = Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(ROOT), str(ROOT / 'projects'), str(Path(__file__).resolve().parent)]
 
-from evidence import summary, write_result  # noqa: E402
+from benchmark import afresh, in_turns, options, peak_mib  # noqa: E402
+from evidence import row, write_result  # noqa: E402
 from sam import SAMClassifier  # noqa: E402
 
 from mmext.engine import phases  # noqa: E402
@@ -43,27 +42,18 @@ class Method:
     def __init__(self, name: str) -> None:
         init_default_scope('mmpretrain')
         torch.manual_seed(0)
-        self.model = MODELS.build(
-            dict(
-                type='ImageClassifier',
-                backbone=dict(
-                    type='ResNet_CIFAR', depth=18, base_channels=WIDTH, stem_channels=WIDTH
-                ),
-                neck=dict(type='GlobalAveragePooling'),
-                head=dict(type='LinearClsHead', num_classes=10, in_channels=8 * WIDTH),
-            )
-        )
+        self.model = MODELS.build(dict(
+            type='ImageClassifier',
+            backbone=dict(type='ResNet_CIFAR', depth=18, base_channels=WIDTH, stem_channels=WIDTH),
+            neck=dict(type='GlobalAveragePooling'),
+            head=dict(type='LinearClsHead', num_classes=10, in_channels=8 * WIDTH),
+        ))  # fmt: skip
         self.parameters = sum(param.numel() for param in self.model.parameters())
         optimizer = torch.optim.SGD(self.model.parameters(), lr=0.01, momentum=0.9)
         self.runner = SimpleNamespace(
-            model=self.model,
-            optim_wrapper=OptimWrapper(optimizer),
-            iter=0,
-            max_iters=100,
-            rank=0,
-            seed=0,
-            message_hub=MessageHub.get_instance(name),
-        )
+            model=self.model, optim_wrapper=OptimWrapper(optimizer), iter=0, max_iters=100, rank=0,
+            seed=0, message_hub=MessageHub.get_instance(name),
+        )  # fmt: skip
         if name == 'SAM':
             self.model.__class__ = SAMClassifier
         self.inside = 0.0  # processor seconds of the hook itself
@@ -78,103 +68,67 @@ class Method:
         self.data = dict(inputs=images.float(), data_samples=samples)
 
     def _clock(self, phase: str, before: int, after: int) -> None:
+        def add(sign: int, *_) -> None:
+            self.inside += sign * time.process_time()
+
         attached = phases.attach(self.runner.optim_wrapper)
+        for name, sign, order in (('start', -1, before), ('stop', 1, after)):
+            attached.register(phase, partial(add, sign), f'{name} {phase}', order)
 
-        def start(*_):
-            self.inside -= time.process_time()
-
-        def stop(*_):
-            self.inside += time.process_time()
-
-        attached.register(phase, start, f'start {phase}', before)
-        attached.register(phase, stop, f'stop {phase}', after)
-
-    def step(self) -> float:
-        """Processor seconds of one training step."""
+    def step(self) -> tuple[float, float]:
+        """Processor seconds of one training step, and percent of them in the hook."""
         self.inside = 0.0
         began = time.process_time()
         self.model.train_step(self.data, self.runner.optim_wrapper)
         self.runner.iter += 1
-        return time.process_time() - began
+        took = time.process_time() - began
+        return took, 100 * self.inside / took
 
 
-def largest_resident_set() -> float:
-    """Peak resident set of this process, in MiB."""
-    lines = Path('/proc/self/status').read_text().splitlines()
-    return next(int(line.split()[1]) for line in lines if line.startswith('VmHWM')) / 1024
-
-
-def peak_mib(name: str) -> float:
-    """Peak memory of a process that trains one method, in MiB."""
-    command = [sys.executable, __file__, '--memory-of', name]
-    # glibc would keep what was freed, some 50 MiB that differ from run to run.
-    glibc = dict(MALLOC_MMAP_THRESHOLD_='65536', MALLOC_TRIM_THRESHOLD_='0', MALLOC_TOP_PAD_='0')
-    done = subprocess.run(
-        command, check=True, capture_output=True, text=True, env={**os.environ, **glibc}
-    )
-    return float(done.stdout.split()[-1])
+def peak_of(name: str) -> float:
+    """Peak memory of this process after two steps of one method, in MiB."""
+    torch.set_num_threads(1)
+    method = Method(name)
+    for _ in range(2):
+        method.step()
+    return peak_mib()
 
 
 def main() -> None:
     """Measure and write results/overhead.json."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument('--rounds', type=int, default=6)
-    parser.add_argument('--quick', action='store_true', help='2 rounds, no memory')
-    parser.add_argument('--out', type=Path, default=Path(__file__).resolve().parent / 'results')
-    parser.add_argument('--memory-of', choices=METHODS, help=argparse.SUPPRESS)
-    args, _ = parser.parse_known_args()
+    args = options(__doc__, out=Path(__file__).resolve().parent / 'results')
     torch.set_num_threads(1)
-    if args.memory_of:
-        method = Method(args.memory_of)
-        for _ in range(2):
-            method.step()
-        print(largest_resident_set())
-        return
-    rounds = 2 if args.quick else args.rounds
     methods = {name: Method(name) for name in METHODS}
-    seconds: dict[str, list[float]] = {name: [] for name in METHODS}
-    inside: dict[str, list[float]] = {name: [] for name in METHODS}
-    for index in range(rounds + 1):
-        for name, method in methods.items():
-            took = method.step()
-            if index:  # the first allocates
-                seconds[name].append(took)
-                inside[name].append(100 * method.inside / took)
+    taken = in_turns({n: m.step for n, m in methods.items()}, rounds=2 if args.quick else 6)
+    seconds, inside = ({n: [pair[i] for pair in v] for n, v in taken.items()} for i in (0, 1))
     size = methods['plain'].parameters * 4 / 2**20
-    peaks = {name: 0.0 if args.quick else peak_mib(name) for name in METHODS}
-    rows = []
-    ratios, shares = {}, {}
+    # glibc would keep what was freed, some 50 MiB that differ from run to run.
+    glibc = dict(MALLOC_MMAP_THRESHOLD_='65536', MALLOC_TRIM_THRESHOLD_='0', MALLOC_TOP_PAD_='0')
+    peaks = {name: 0.0 if args.quick else afresh(peak_of, name, **glibc) for name in METHODS}
+    extra = {name: peak - peaks['plain'] for name, peak in peaks.items()}
+    rows, ratios, shares = [], {}, {}
     for name in METHODS:
         pairs = zip(seconds[name], seconds['plain'], strict=True)
         ratios[name] = statistics.median(own / plain for own, plain in pairs)
         shares[name] = statistics.median(inside[name])
-        rows.append(
-            {
-                'method': name,
-                'setting': f'ResNet-18, batch {BATCH} of {SIZE} x {SIZE}, one CPU thread',
-                'metrics': {'s/step': summary(seconds[name])},
-                'cost': {
-                    'median time ratio': ratios[name],
-                    'median % of the step in the hook': shares[name],
-                    'extra memory / parameters': (peaks[name] - peaks['plain']) / size,
-                },
-            }
-        )
-        extra = peaks[name] - peaks['plain']
-        print(f'{name}: time x {ratios[name]:.3f}, hook {shares[name]:.2f} %, + {extra:.1f} MiB')
+        cost = {
+            'median time ratio': ratios[name],
+            'median % of the step in the hook': shares[name],
+            'extra memory / parameters': extra[name] / size,
+        }
+        setting = f'ResNet-18, batch {BATCH} of {SIZE} x {SIZE}, one CPU thread'
+        rows.append(row(name, setting, {'s/step': seconds[name]}, cost=cost))
+        print(name, cost)
     own = ('SmoothOut', 'AdaSmoothOut')
     # Two peaks of resident sets agree to 0.5 MiB; the code itself takes some 1.5 MiB.
-    most = size + 2
-    met = all(shares[name] < 5 and peaks[name] - peaks['plain'] <= most for name in own)
+    met = all(shares[name] < 5 and extra[name] <= size + 2 for name in own)
     cheap = all(ratios[name] < ratios['SAM'] - 0.5 for name in own)
     write_result(
         args.out / 'overhead.json',
         claim='the stochastic version only adds injecting and removing noise: < 5 % time, <= 1x '
         'parameters of memory',
-        paper=None,
         command='python projects/smoothout/overhead.py',
         data={'images': 'random', 'parameters': methods['plain'].parameters},
-        seeds=[0],
         rows=rows,
         verdict='not testable here' if args.quick else
         'met' if met else 'partly' if cheap else 'not met',

@@ -4,19 +4,19 @@ Both take the same random bits and must give the same bytes. Without a GPU, --qu
 in Triton's interpreter on few elements: it checks this script, its numbers mean nothing.
 """
 
-import argparse
 import os
 import sys
-import time
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(ROOT), str(ROOT / 'projects')]
 
 import torch  # noqa: E402
-from evidence import summary, write_result  # noqa: E402
+from benchmark import clocked, in_turns, options  # noqa: E402
+from evidence import row, write_result  # noqa: E402
 
 RANKS = 4
+RESULTS = Path(__file__).resolve().parent / 'results/gpu'
 
 
 def pieces(numel: int, device: torch.device) -> dict[str, tuple]:
@@ -40,8 +40,8 @@ def pieces(numel: int, device: torch.device) -> dict[str, tuple]:
 
     def decode_torch():
         total = functional.unpack_ternary(packed[0], numel, 'base3').to(torch.int8)
-        for row in packed[1:]:
-            total.add_(functional.unpack_ternary(row, numel, 'base3'))
+        for rank in packed[1:]:
+            total.add_(functional.unpack_ternary(rank, numel, 'base3'))
         return total
 
     return {
@@ -58,70 +58,50 @@ def pieces(numel: int, device: torch.device) -> dict[str, tuple]:
     }
 
 
-def clock(device: torch.device) -> float:
-    """Time when the device has nothing left to do."""
-    if device.type == 'cuda':
-        torch.cuda.synchronize()
-    return time.perf_counter()
-
-
 def measure(numel: int, rounds: int, device: torch.device) -> tuple[dict, list[str]]:
     """(part, way) -> G elements/s of each round, and the parts whose results differ."""
     parts = pieces(numel, device)
-    found: dict[tuple[str, str], list[float]] = {}
     differ = []
     for name, ways in list(parts.items())[:2]:
         ours, reference = (way().clone() for way in ways)
         if not torch.equal(ours.to(torch.int32), reference.to(torch.int32)):
             differ.append(name)
-    for index in range(rounds + 2):
-        for name, ways in parts.items():
-            for way, call in zip(('Triton', 'torch'), ways, strict=True):
-                began = clock(device)
-                call()
-                seconds = clock(device) - began
-                if index >= 2:
-                    found.setdefault((name, way), []).append(numel / seconds / 1e9)
-    return found, differ
+    calls = {
+        (name, way): clocked(call)
+        for name, ways in parts.items()
+        for way, call in zip(('Triton', 'torch'), ways, strict=True)
+    }
+    taken = in_turns(calls, rounds, warm_up=2)
+    return {key: [numel / seconds / 1e9 for seconds in v] for key, v in taken.items()}, differ
 
 
-def main(argv: list[str] | None = None) -> None:
+def main() -> None:
     """Measure and write results/gpu/codec.json."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument('--numel', type=int, default=100_000_000, help='elements of the gradient')
-    parser.add_argument('--rounds', type=int, default=30)
-    parser.add_argument('--quick', action='store_true', help='few elements, on any device')
-    parser.add_argument('--out', type=Path, help='folder of the result (with --quick: needed)')
-    args = parser.parse_args(argv)
+    args = options(__doc__, out=RESULTS)
     device = torch.device('cuda' if torch.cuda.is_available() else 'cpu')
     if device.type == 'cpu' and not args.quick:
         sys.exit('codec_gpu: no GPU is visible; --quick checks the script on a CPU')
-    if args.quick:
-        if args.out is None:
-            parser.error('--quick needs --out: its numbers are no evidence')
-        args.numel, args.rounds = 4000, 1
+    if args.quick and args.out == RESULTS:
+        sys.exit('codec_gpu: --quick needs --out: its numbers are no evidence')
+    numel, rounds = (4000, 1) if args.quick else (100_000_000, 30)
     if device.type == 'cpu':
         # Before Triton is imported.
         os.environ['TRITON_INTERPRET'] = '1'
-    found, differ = measure(args.numel, args.rounds, device)
-    rows = []
-    for way in ('Triton', 'torch'):
-        metrics = {part: summary(v) for (part, by), v in found.items() if by == way}
-        rows.append({'method': way, 'setting': f'{args.numel} elements, G elements/s',
-                     'metrics': metrics, 'cost': {}})  # fmt: skip
-    ratios = {
-        part: rows[0]['metrics'][part]['mean'] / rows[1]['metrics'][part]['mean']
-        for part in list(rows[0]['metrics'])[:2]
-    }
+    found, differ = measure(numel, rounds, device)
+    rows = [
+        row(way, f'{numel} elements, G elements/s',
+            {part: values for (part, by), values in found.items() if by == way}, cost={})
+        for way in ('Triton', 'torch')
+    ]  # fmt: skip
+    triton, plain = (row['metrics'] for row in rows)
+    ratios = {part: triton[part]['mean'] / plain[part]['mean'] for part in list(triton)[:2]}
     faster = all(ratio > 1 for ratio in ratios.values())
     told = ', '.join(f'{part} {ratio:.2g} times' for part, ratio in ratios.items())
     write_result(
-        (args.out or Path(__file__).resolve().parent / 'results/gpu') / 'codec.json',
+        args.out / 'codec.json',
         claim='the Triton kernels give the bytes of the torch codec and are faster on a GPU',
-        paper=None,
         command='python projects/terngrad/codec_gpu.py',
         data={'set': 'Gaussian gradient'},
-        seeds=[0],
         rows=rows,
         verdict='not met' if differ or not faster else 'met',
         why=f'Triton against torch: {told}; results differ in: {", ".join(differ) or "nothing"}. '

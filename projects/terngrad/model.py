@@ -10,7 +10,7 @@ latency alpha, the network's efficiency and the overlap rho. Efficiency and over
 the extrapolation; what a GPU and a cluster's latency are is assumed, see :data:`GPU`.
 """
 
-import argparse
+import itertools
 import json
 import math
 import os
@@ -24,7 +24,9 @@ sys.path[:0] = [str(ROOT / 'projects'), str(Path(__file__).resolve().parent)]
 
 import network  # noqa: E402
 import torch  # noqa: E402
-from evidence import summary, write_result  # noqa: E402
+from benchmark import options  # noqa: E402
+from evidence import row, write_result  # noqa: E402
+from harness.report import figure  # noqa: E402
 
 from mmext.plugins.terngrad.transport import wire_bits  # noqa: E402
 
@@ -58,14 +60,21 @@ def bits(method: str, n_ranks: int) -> float:
     return wire_bits('float32' if method == 'fp32' else 'auto', n_ranks)
 
 
-def predict(unknown, method: str, n_ranks: int, rate: float, compute: float, share: float) -> float:
-    """Step time on this machine; ``share`` is the number of ranks for each core, at least 1."""
-    codec, alpha, inverse_efficiency, rho, numel = unknown
+def step_time(method: str, n_ranks: int, numel: int, rate: float, compute: float, codec: float,
+              alpha: float, inverse_efficiency: float, rho: float) -> float:  # fmt: skip
+    """The model of the first lines, in seconds; ``codec`` is for all elements."""
     exchange = rounds(method, n_ranks) * alpha
     exchange += numel * bits(method, n_ranks) / rate * inverse_efficiency
     if method == 'TernGrad':
-        exchange += codec * numel * share
-    return compute * share + max(0.0, exchange - rho * 2 / 3 * compute * share)
+        exchange += codec
+    return compute + max(0.0, exchange - rho * 2 / 3 * compute)
+
+
+def predict(unknown, method: str, n_ranks: int, rate: float, compute: float, share: float) -> float:
+    """Step time on this machine; ``share`` is the number of ranks for each core, at least 1."""
+    codec, alpha, inverse_efficiency, rho, numel = unknown
+    return step_time(method, n_ranks, numel, rate, compute * share, codec * numel * share, alpha,
+                     inverse_efficiency, rho)  # fmt: skip
 
 
 def fit(records: dict[str, dict]) -> tuple[dict[str, float], list[dict]]:
@@ -118,110 +127,70 @@ def size_of(name: str) -> tuple[int, float]:
     return sum(p.numel() for p in model.parameters()), float(counter.get_total_flops())
 
 
-def throughput(
-    constants: dict[str, float], name: str, method: str, n_gpus: int, link: str
-) -> float:
-    """Images per second of ``n_gpus`` workers."""
+def speed_up(constants: dict[str, float], name: str, n_gpus: int, link: str) -> float:
+    """Images per second with TernGrad over those with float32, of ``n_gpus`` workers."""
     numel, flops = size_of(name)
     compute = GPU['images'] * flops / GPU['flops']
+    codec = numel * GPU['codec_bytes'] / GPU['memory']
     rate, alpha = LINKS[link]
-    exchange = rounds(method, n_gpus) * alpha
-    exchange += numel * bits(method, n_gpus) / rate * constants['inverse_efficiency']
-    if method == 'TernGrad':
-        exchange += numel * GPU['codec_bytes'] / GPU['memory']
-    step = compute + max(0.0, exchange - constants['rho'] * 2 / 3 * compute)
-    return n_gpus * GPU['images'] / step
+    plain, ternary = (
+        step_time(method, n_gpus, numel, rate, compute, codec, alpha,
+                  constants['inverse_efficiency'], constants['rho'])
+        for method in ('fp32', 'TernGrad')
+    )  # fmt: skip
+    return plain / ternary
 
 
 def draw(constants: dict[str, float], rows: list[dict], path: Path) -> None:
     """Measured against predicted steps, and the speed-up over float32 for each network."""
-    import matplotlib
-
-    matplotlib.use('Agg')
-    import matplotlib.pyplot as plt
-
-    figure, axes = plt.subplots(1, 4, figsize=(14, 3.6), layout='constrained')
-    for method, colour in (('fp32', 'tab:blue'), ('TernGrad', 'tab:orange')):
-        chosen = [row for row in rows if row['method'] == method]
-        axes[0].scatter(
-            [row['measured'] for row in chosen], [row['predicted'] for row in chosen],
-            color=colour, label=method,
-        )  # fmt: skip
-    ends = [min(row['measured'] for row in rows), max(row['measured'] for row in rows)]
-    axes[0].plot(ends, ends, color='gray', linewidth=1)
-    axes[0].set(xscale='log', yscale='log', xlabel='measured, s/step', ylabel='model, s/step')
-    axes[0].set_title('ResNet-18 on 2 and 4 ranks here', fontsize=10)
-    axes[0].legend(fontsize=8)
-    for axis, name in zip(axes[1:], NETWORKS, strict=True):
-        for link in LINKS:
-            axis.plot(SIZES, [speed_up(constants, name, n, link) for n in SIZES], label=link)
-        axis.axhline(1, color='gray', linewidth=1)
-        axis.set_xscale('log', base=2)
-        axis.set_xticks(SIZES[::2], SIZES[::2])
-        axis.set(xlabel='GPUs', ylabel='speed-up over float32')
-        axis.set_title(f'{name}, {size_of(name)[0] / 1e6:.0f} M parameters', fontsize=10)
-    axes[1].legend(fontsize=8)
-    figure.savefig(path, dpi=110)
-
-
-def speed_up(constants: dict[str, float], name: str, n_gpus: int, link: str) -> float:
-    """Images per second with TernGrad over those with float32."""
-    ternary, plain = (
-        throughput(constants, name, method, n_gpus, link) for method in ('TernGrad', 'fp32')
-    )
-    return ternary / plain
+    with figure(path, columns=4, size=(3.5, 3.6)) as axes:
+        for method, colour in (('fp32', 'tab:blue'), ('TernGrad', 'tab:orange')):
+            chosen = [row for row in rows if row['method'] == method]
+            axes[0].scatter(
+                [row['measured'] for row in chosen], [row['predicted'] for row in chosen],
+                color=colour, label=method,
+            )  # fmt: skip
+        ends = [min(row['measured'] for row in rows), max(row['measured'] for row in rows)]
+        axes[0].plot(ends, ends, color='gray', linewidth=1)
+        axes[0].set(xscale='log', yscale='log', xlabel='measured, s/step', ylabel='model, s/step')
+        axes[0].set_title('ResNet-18 on 2 and 4 ranks here', fontsize=10)
+        axes[0].legend(fontsize=8)
+        for axis, name in zip(axes[1:], NETWORKS, strict=True):
+            for link in LINKS:
+                axis.plot(SIZES, [speed_up(constants, name, n, link) for n in SIZES], label=link)
+            axis.axhline(1, color='gray', linewidth=1)
+            axis.set_xscale('log', base=2)
+            axis.set_xticks(SIZES[::2], SIZES[::2])
+            axis.set(xlabel='GPUs', ylabel='speed-up over float32')
+            axis.set_title(f'{name}, {size_of(name)[0] / 1e6:.0f} M parameters', fontsize=10)
+        axes[1].legend(fontsize=8)
 
 
 def main() -> None:
     """Fit to the records of network.py; write results/model.json and its figure."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument('--quick', action='store_true', help='one extrapolation, nothing written')
-    parser.add_argument('--work-dir', type=Path, default=network.WORK)
-    args = parser.parse_args()
+    args = options(__doc__, work_dir=network.WORK)
     if args.quick:
         constants = {'inverse_efficiency': 1.0, 'rho': 0.5}
         print({link: speed_up(constants, 'resnet50', 8, link) for link in LINKS})
         return
-    records = {}
-    for case in network.CASES:
-        name = network.case_name(*case)
-        path = args.work_dir / f'network {name}.json'
-        if not path.exists():
-            sys.exit(f'{path} is missing: run projects/terngrad/network.py first')
-        records[name] = json.loads(path.read_text())
-    constants, rows = fit(records)
+    constants, rows = fit(network.collect(args.work_dir, make=False))
     errors = [abs(row['predicted'] / row['measured'] - 1) for row in rows]
-    table = [
-        {
-            'method': f'{name}, {link}',
-            'setting': f'speed-up over float32, {GPU}',
-            'metrics': {
-                f'{n} GPUs': summary([speed_up(constants, name, n, link)]) for n in (8, 64, 512)
-            },
-        }
-        for name in NETWORKS
-        for link in LINKS
-    ]
-    table.insert(
-        0,
-        {
-            'method': 'fit to 2 and 4 ranks here',
-            'setting': json.dumps(rows),
-            'metrics': {'relative error': summary(errors)},
-            'cost': {
-                'codec ns/element': constants['codec'] * 1e9,
-                'latency ms': constants['alpha'] * 1e3,
-                'network efficiency': 1 / constants['inverse_efficiency'],
-                'overlap': constants['rho'],
-            },
-        },
+    cost = {
+        'codec ns/element': constants['codec'] * 1e9,
+        'latency ms': constants['alpha'] * 1e3,
+        'network efficiency': 1 / constants['inverse_efficiency'],
+        'overlap': constants['rho'],
+    }
+    fitted = row(
+        'fit to 2 and 4 ranks here', json.dumps(rows), {'relative error': errors}, cost=cost
     )
-    useless = [
-        f'{name} on {link}'
-        for link in LINKS
-        for name in NETWORKS
-        if max(speed_up(constants, name, n, link) for n in SIZES) < 1.05
-    ]
+    table = [
+        row(f'{name}, {link}', f'speed-up over float32, {GPU}',
+            {f'{n} GPUs': [speed_up(constants, name, n, link)] for n in (8, 64, 512)})
+        for name, link in itertools.product(NETWORKS, LINKS)
+    ]  # fmt: skip
+    useless = [f'{name} on {link}' for link, name in itertools.product(LINKS, NETWORKS)
+               if max(speed_up(constants, name, n, link) for n in SIZES) < 1.05]  # fmt: skip
     error = statistics.mean(errors)
     write_result(
         HERE / 'results/model.json',
@@ -230,8 +199,7 @@ def main() -> None:
         'and with fully connected parameters',
         command='python projects/terngrad/model.py',
         data={'fit': 'medians of network.py', 'networks': list(NETWORKS)},
-        seeds=[0],
-        rows=table,
+        rows=[fitted, *table],
         verdict='partly' if error < 0.25 else 'not met',
         why=f'mean error of the fit {100 * error:.0f} % on the measured cases. The extrapolation '
         'assumes compute, codec and latency of a GPU cluster, which was not measured. Nowhere more '

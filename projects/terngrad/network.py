@@ -5,7 +5,6 @@ namespaces. In every round each method takes one step, in turn, so a machine tha
 all. Bytes are those that the interface of a rank has sent, everything included.
 """
 
-import argparse
 import json
 import signal
 import statistics
@@ -16,20 +15,18 @@ from collections.abc import Sequence
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
-sys.path[:0] = [str(ROOT / 'projects'), str(Path(__file__).resolve().parent)]
+sys.path[:0] = [str(ROOT / 'projects')]
 
 import links  # noqa: E402
 import torch  # noqa: E402
 import torch.distributed as dist  # noqa: E402
 import torchvision  # noqa: E402
-from evidence import summary, write_result  # noqa: E402
+from benchmark import options  # noqa: E402
+from evidence import row, write_result  # noqa: E402
 from harness.folders import write_json  # noqa: E402
 from mmengine.model import BaseModel, MMDistributedDataParallel  # noqa: E402
 from mmengine.optim import OptimWrapper  # noqa: E402
-from torch.distributed.algorithms.ddp_comm_hooks import (  # noqa: E402
-    default_hooks,
-    powerSGD_hook,
-)
+from torch.distributed.algorithms.ddp_comm_hooks import default_hooks, powerSGD_hook  # noqa: E402
 
 from mmext.datasets.digits import DigitsDataset  # noqa: E402
 from mmext.plugins.terngrad import TernGradOptimWrapper  # noqa: E402
@@ -64,9 +61,8 @@ def build(method: str):
     if method in ('fp16', 'bf16'):
         model.register_comm_hook(None, getattr(default_hooks, f'{method}_compress_hook'))
     elif method.startswith('PowerSGD'):
-        state = powerSGD_hook.PowerSGDState(
-            None, matrix_approximation_rank=int(method[-1]), start_powerSGD_iter=2
-        )
+        rank = dict(matrix_approximation_rank=int(method[-1]), start_powerSGD_iter=2)
+        state = powerSGD_hook.PowerSGDState(None, **rank)
         model.register_comm_hook(state, powerSGD_hook.powerSGD_hook)
     kind = TernGradOptimWrapper if method == 'TernGrad' else OptimWrapper
     optimizer = torch.optim.SGD(model.parameters(), lr=0.02, momentum=0.9)
@@ -112,10 +108,7 @@ def worker(rank: int, methods: Sequence[str], rounds: int, path: Path) -> None:
 
 def measure(n_ranks: int, rate: str | None, methods, rounds: int, timeout: float = 540) -> dict:
     """Rank 0's record of one case."""
-    with (
-        links.namespaces(n_ranks, rate) as names,
-        tempfile.NamedTemporaryFile(suffix='.json') as file,
-    ):
+    with links.namespaces(n_ranks, rate) as names, tempfile.NamedTemporaryFile() as file:
         path = Path(file.name)
         links.run_ranks(worker, n_ranks, names, (methods, rounds, path), timeout)
         return json.loads(path.read_text())
@@ -126,61 +119,51 @@ def case_name(n_ranks: int, rate: str | None) -> str:
     return f'{n_ranks} ranks, {rate or "unlimited"}'
 
 
-def collect(rounds: int, work: Path) -> dict[str, dict]:
-    """Records of all cases; those that are there are kept."""
+def collect(work: Path, make: bool = True) -> dict[str, dict]:
+    """Records of all cases; those that are there are kept, the others made or missed."""
     records = {}
-    work.mkdir(parents=True, exist_ok=True)
     for n_ranks, rate in CASES:
         name = case_name(n_ranks, rate)
         path = work / f'network {name}.json'
         if not path.exists():
-            record = measure(n_ranks, rate, METHODS, rounds)
-            write_json(path, record)
+            if not make:
+                sys.exit(f'{path} is missing: run projects/terngrad/network.py first')
+            write_json(path, measure(n_ranks, rate, METHODS, rounds=8))
+            sys.stderr.write(f'{name}: done\n')
         records[name] = json.loads(path.read_text())
-        sys.stderr.write(f'{name}: done\n')
     return records
+
+
+def medians(record: dict, key: str = 'seconds') -> dict[str, float]:
+    """Median of seconds or bytes of each method."""
+    return {name: statistics.median(found[key]) for name, found in record['methods'].items()}
 
 
 def rows_of(name: str, record: dict) -> list[dict]:
     """Rows of the result for one case."""
-    methods = record['methods']
-    base = methods['fp32']
+    base, size = record['methods']['fp32'], medians(record, 'bytes')
     rows = []
-    for method, found in methods.items():
+    for method, found in record['methods'].items():
         ratios = [a / b for a, b in zip(base['seconds'], found['seconds'], strict=True)]
-        rows.append(
-            {
-                'method': f'{method}, {name}',
-                'setting': f'{BATCH} images a rank, {record["numel"]} parameters',
-                'metrics': {
-                    's/step': summary(found['seconds']),
-                    'speed-up': summary(ratios),
-                    'MB/step': summary([value / 1e6 for value in found['bytes']]),
-                },
-                'cost': {
-                    'median speed-up': statistics.median(ratios),
-                    'times fewer bytes': statistics.median(base['bytes'])
-                    / statistics.median(found['bytes']),
-                },
-            }
-        )
+        told = {'s/step': found['seconds'], 'speed-up': ratios,
+                'MB/step': [value / 1e6 for value in found['bytes']]}  # fmt: skip
+        cost = {'median speed-up': statistics.median(ratios),
+                'times fewer bytes': size['fp32'] / size[method]}  # fmt: skip
+        setting = f'{BATCH} images a rank, {record["numel"]} parameters'
+        rows.append(row(f'{method}, {name}', setting, told, cost=cost))
     return rows
 
 
 def draw(records: dict[str, dict], path: Path) -> None:
     """Median step time of each method and case."""
-    import matplotlib
+    from matplotlib.figure import Figure
 
-    matplotlib.use('Agg')
-    import matplotlib.pyplot as plt
-
-    figure, axes = plt.subplots(2, 3, figsize=(11, 5.5), layout='constrained')
+    figure = Figure(figsize=(11, 5.5), layout='constrained')
     order = [case_name(n, rate) for rate in ('1gbit', '100mbit', None) for n in (2, 4)]
-    for axis, name in zip(axes.T.flat, order, strict=True):
-        methods = records[name]['methods']
-        medians = [statistics.median(found['seconds']) * 1e3 for found in methods.values()]
-        colours = ['tab:orange' if m == 'TernGrad' else 'tab:blue' for m in methods]
-        bars = axis.barh(list(methods), medians, color=colours)
+    for axis, name in zip(figure.subplots(2, 3).T.flat, order, strict=True):
+        seconds = medians(records[name])
+        colours = ['tab:orange' if method == 'TernGrad' else 'tab:blue' for method in seconds]
+        bars = axis.barh(list(seconds), [s * 1e3 for s in seconds.values()], color=colours)
         axis.bar_label(bars, fmt='%.0f', padding=2)
         axis.invert_yaxis()
         axis.margins(x=0.15)
@@ -189,54 +172,17 @@ def draw(records: dict[str, dict], path: Path) -> None:
     figure.savefig(path, dpi=110)
 
 
-def main() -> None:
-    """Measure all cases and write results/network.json."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument('--rounds', type=int, default=8)
-    parser.add_argument('--quick', action='store_true', help='2 ranks, 2 rounds, no result file')
-    parser.add_argument('--work-dir', type=Path, default=WORK)
-    args = parser.parse_args()
-    # An ended study takes its namespaces with it.
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
-    reason = links.missing()
-    if reason:
-        # The other studies can still run; the committed result stands.
-        print(f'network.py is left out: it needs network namespaces (root, iproute2): {reason}')
-        return
-    if args.quick:
-        print(json.dumps(measure(2, '1gbit', ('fp32', 'TernGrad'), 2)))
-        return
-    records = collect(args.rounds, args.work_dir)
-    results = Path(__file__).resolve().parent / 'results'
-    rows = [row for name, record in records.items() for row in rows_of(name, record)]
-    write_result(
-        results / 'network.json',
-        claim='TernGrad at 1 Gbit/s and 2 ranks: at least 15x fewer bytes than float32 and the '
-        'fastest step of all methods',
-        paper='3.04x for AlexNet on 8 GPUs, from the performance model',
-        command='python projects/terngrad/network.py',
-        data={'set': 'handwritten digits, 28 px', 'train': 1078},
-        seeds=[0],
-        rows=rows,
-        **judge(records),
-    )
-    draw(records, results / 'network.png')
-
-
 def judge(records: dict[str, dict]) -> dict[str, str]:
     """Verdict and its reason."""
-    methods = records[case_name(2, '1gbit')]['methods']
-    medians = {m: statistics.median(found['seconds']) for m, found in methods.items()}
-    fewer = statistics.median(methods['fp32']['bytes']) / statistics.median(
-        methods['TernGrad']['bytes']
-    )
-    fastest = min(medians, key=medians.__getitem__)
+    record = records[case_name(2, '1gbit')]
+    size, seconds = medians(record, 'bytes'), medians(record)
+    fewer, fastest = size['fp32'] / size['TernGrad'], min(seconds, key=seconds.__getitem__)
     goals = (fewer >= 15, fastest == 'TernGrad')
     losing = []
     for name, record in records.items():
-        times = {m: statistics.median(found['seconds']) for m, found in record['methods'].items()}
-        if times['TernGrad'] > min(times.values()):
-            losing.append(f'{name} ({min(times, key=times.__getitem__)})')
+        seconds = medians(record)
+        if seconds['TernGrad'] > min(seconds.values()):
+            losing.append(f'{name} ({min(seconds, key=seconds.__getitem__)})')
     lost = f'; not the fastest at {", ".join(losing)}' if losing else ''
     return {
         'verdict': 'met' if all(goals) else 'partly' if any(goals) else 'not met',
@@ -244,6 +190,33 @@ def judge(records: dict[str, dict]) -> dict[str, str]:
         'interface; all ranks share the cores of this machine, so encoding weighs more than where '
         'every rank has its own.',
     }
+
+
+def main() -> None:
+    """Measure all cases and write results/network.json."""
+    args = options(__doc__, work_dir=WORK)
+    # An ended study takes its namespaces with it.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    if reason := links.missing():
+        # The other studies can still run; the committed result stands.
+        print(f'network.py is left out: it needs network namespaces (root, iproute2): {reason}')
+        return
+    if args.quick:
+        print(json.dumps(measure(2, '1gbit', ('fp32', 'TernGrad'), 2)))
+        return
+    records = collect(args.work_dir)
+    results = Path(__file__).resolve().parent / 'results'
+    write_result(
+        results / 'network.json',
+        claim='TernGrad at 1 Gbit/s and 2 ranks: at least 15x fewer bytes than float32 and the '
+        'fastest step of all methods',
+        paper='3.04x for AlexNet on 8 GPUs, from the performance model',
+        command='python projects/terngrad/network.py',
+        data={'set': 'handwritten digits, 28 px', 'train': 1078},
+        rows=[row for name, record in records.items() for row in rows_of(name, record)],
+        **judge(records),
+    )
+    draw(records, results / 'network.png')
 
 
 if __name__ == '__main__':
