@@ -12,7 +12,7 @@ ONE_THREAD = OMP_NUM_THREADS=1 MKL_NUM_THREADS=1
 help:
 	@echo 'make setup        create the environment (STACK=upstream|onedl)'
 	@echo 'make python-path  print its interpreter'
-	@echo 'make demo         train CST on digit scenes; detections, curves and a table'
+	@echo 'make demo         CST beside its baseline on scenes of digits: a table, a picture, curves'
 	@echo 'make mvstylizer-system  cloud, two edges and a phone stylise a clip over TLS; a report'
 	@echo 'make test         fast tests      make test-slow  the studies'
 	@echo 'make lint         ruff, mypy      make format     let ruff rewrite'
@@ -27,7 +27,7 @@ python-path: setup
 	@echo $(RUN)
 
 demo: setup
-	@$(RUN) projects/cst/demo.py
+	@$(RUN) projects/cst/demo.py $(ARGS)
 
 mvstylizer-system: setup
 	@$(RUN) projects/mvstylizer/system_demo.py $(ARGS)

@@ -95,7 +95,7 @@ _LARGE = SceneSettings(
 DATA_SETS: dict[str, SceneSettings] = {
     'digit_scenes': SceneSettings(),
     'large_digit_scenes': SceneSettings(
-        size=160, sides=(36, 84), photos='packages', percent=(1, 2, 5, 10), stratified=True
+        size=160, sides=(36, 84), photos='packages', percent=(1, 2, 3, 5, 10), stratified=True
     ),
     'mnist_scenes': replace(_LARGE, objects='mnist'),
     'fashion_scenes': replace(_LARGE, objects='fashion-mnist'),

@@ -1,8 +1,8 @@
-# Digit scenes of 160 pixels: python tools/data.py large_digit_scenes. 2 % are 40 labelled images.
+# Digit scenes of 160 pixels: python tools/data.py large_digit_scenes. 5 % are 100 labelled images.
 _base_ = ['./digit_scenes.py']
 
 data_root = 'data/large_digit_scenes/'
-percent = 2
+percent = 5
 labelled_ann = f'annotations/semi/instances_train.{_base_.fold}@{percent}.json'
 unlabelled_ann = f'annotations/semi/instances_train.{_base_.fold}@{percent}-unlabeled.json'
 labelled_dataset = dict(_base_.labelled_dataset, data_root=data_root, ann_file=labelled_ann)

@@ -1,14 +1,19 @@
-# Digit scenes of 160 pixels for two teacher-student pairs, branches as in the small ones.
+# Digit scenes of 160 pixels for two teacher-student pairs, views as in the small ones. A step takes
+# 4 labelled images for each student and 4 unlabelled ones.
 _base_ = ['./digit_scenes_semi.py']
 
 data_root = 'data/large_digit_scenes/'
-part = f'annotations/semi/instances_train.{_base_.fold}@2'
+part = f'annotations/semi/instances_train.{_base_.fold}@5'
 files = [f'{part}.json', f'{part}.json', f'{part}-unlabeled.json']
 datasets = [
     dict(dataset, data_root=data_root, ann_file=file)
     for dataset, file in zip(_base_.train_dataloader.dataset.datasets, files, strict=True)
 ]
-train_dataloader = dict(dataset=dict(datasets=datasets))
+train_dataloader = dict(
+    batch_size=12,
+    sampler=dict(batch_size=12, source_ratio=[1, 1, 1]),
+    dataset=dict(datasets=datasets),
+)
 on_scenes = dict(dataset=dict(data_root=data_root))
 val_dataloader = on_scenes
 test_dataloader = on_scenes
