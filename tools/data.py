@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""Prepare data sets: ``python tools/data.py --help``."""
+"""Prepare data sets; see ``mmext/commands/data.py``."""
 
 import sys
 from importlib.util import find_spec

@@ -1,4 +1,4 @@
-# ResNet-20 on the JPEG copies of CIFAR-10; 20 minutes on a CPU core.
+# ResNet-20 on the JPEG copies of CIFAR-10; half an hour on a CPU core.
 _base_ = ['../_base_/datasets/cifar10_jpeg.py', './_base_/sgd_cpu.py']
 
 model = dict(
