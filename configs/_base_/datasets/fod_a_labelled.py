@@ -50,9 +50,7 @@ labelled_dataset = dict(
     _base_.train_dataloader.dataset, ann_file=labelled_ann, pipeline=[*augment_labelled, pack]
 )
 train_dataloader = dict(
-    sampler=dict(
-        _delete_=True, type='mmext.MultiSourceSampler', batch_size=8, source_ratio=[1]
-    ),
+    sampler=dict(_delete_=True, type='mmext.MultiSourceSampler', batch_size=8, source_ratio=[1]),
     dataset=dict(_delete_=True, type='mmext.SeededConcatDataset', datasets=[labelled_dataset]),
 )
 test_pipeline = [_base_.test_pipeline[0], resize, *_base_.test_pipeline[2:]]
