@@ -87,10 +87,14 @@ def show(rows) -> None:
     from rich.table import Table
 
     table = Table()
-    for title in ('network', 'data', 'metric', 'KB', 'found'):
+    table.add_column('network', no_wrap=True)
+    for title in ('data', 'metric', 'KB', 'found'):
         table.add_column(title, justify='right' if title == 'KB' else 'left', overflow='fold')
     for entry, result in rows:
         size = f'{entry.weights.stat().st_size / 1000:,.0f}' if entry.weights.exists() else '-'
         metrics = ', '.join(f'{name} {value:g}' for name, value in entry.metrics.items())
         table.add_row(entry.name, entry.dataset, metrics, size, result)
-    Console().print(table)
+    console = Console()
+    # Names stay whole, for copying.
+    console.width = max(console.width, 100)
+    console.print(table)
