@@ -137,7 +137,7 @@ def watch(processes: dict[str, subprocess.Popen], out: Path, lengths: dict[str, 
                 if line:
                     line.update(line.task_ids[0], completed=sum(done.values()), description=told)
                 elif 4 * sum(done.values()) >= quarter * total:
-                    quarter += 1
+                    quarter = 4 * sum(done.values()) // total + 1
                     say(told)
                 for name, process in processes.items():
                     if process.poll():
