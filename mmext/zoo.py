@@ -17,13 +17,14 @@ import numpy as np
 import torch
 import yaml
 from mmengine.registry import MODELS, init_default_scope
+from mmengine.runner import Runner
 from torch import nn
 
 import mmext
 from mmext.compat.mim import config_folder
 from mmext.engine import launch
 from mmext.engine.checkpoint import check_checkpoint, read_checkpoint
-from mmext.engine.curves import plot_curves, read_scalars
+from mmext.engine.curves import plot_curves, read_scalars, training_minutes
 
 #: Largest file of weights, in bytes.
 MAX_BYTES = 5_000_000
@@ -189,10 +190,17 @@ def evaluate(entry: Entry, work_dir: str) -> dict[str, float]:
     Raises:
         FileNotFoundError: The data is not there; the message names the command that prepares it.
     """
-    cfg = launch.load_config(str(entry.config))
-    launch.prepare_test(cfg, str(entry.weights), work_dir=work_dir)
+    return translate(_test_runner(entry.config, entry.weights, work_dir).test())
+
+
+def _test_runner(config: Path, weights: Path, work_dir: str) -> Runner:
+    """Return a quiet Runner that tests these weights, which fit the config."""
+    cfg = launch.load_config(str(config))
+    launch.prepare_test(cfg, str(weights), work_dir=work_dir)
     cfg.log_level = 'WARNING'
-    return translate(launch.build_runner(cfg).test())
+    runner = launch.build_runner(cfg)
+    check_checkpoint(runner.model, str(weights))
+    return runner
 
 
 def translate(found: dict[str, float]) -> dict[str, float]:
@@ -237,13 +245,8 @@ def publish(config: str, work_dir: str, command: str) -> Entry:
         size = draft.stat().st_size
         draft.unlink()
         raise ValueError(f'{name} has {size:,} bytes of weights, more than {MAX_BYTES:,}')
-    os.replace(draft, weights)
 
-    cfg = launch.load_config(str(path))
-    launch.prepare_test(cfg, str(weights), work_dir=os.path.join(work_dir, 'zoo_test'))
-    cfg.log_level = 'WARNING'
-    runner = launch.build_runner(cfg)
-    check_checkpoint(runner.model, str(weights))
+    runner = _test_runner(path, draft, os.path.join(work_dir, 'zoo_test'))
     metrics = translate(runner.test())
     first = runner.test_dataloader.dataset[0]['inputs']
     scalars = read_scalars(work_dir)
@@ -251,16 +254,18 @@ def publish(config: str, work_dir: str, command: str) -> Entry:
         'config': relative,
         'command': command,
         'metrics': metrics,
-        'minutes': round(_minutes(scalars), 1),
+        'minutes': round(training_minutes(scalars), 1),
         'versions': dict(_versions()),
         'shape': list(first.shape),
-        'outputs': outputs(runner.model.eval(), cfg.default_scope, tuple(first.shape)),
+        'outputs': outputs(runner.model.eval(), runner.cfg.default_scope, tuple(first.shape)),
         'curves': {
             key: [steps.tolist(), [round(float(v), 5) for v in values]]
             for key, (steps, values) in scalars.items()
             if key == 'train/loss' or key.removeprefix('val/') in METRICS
         },
     }
+    # Only now: without the test set, say, what was published stays as it is.
+    os.replace(draft, weights)
     weights.with_suffix('.json').write_text(json.dumps(record) + '\n')
     plot_curves(scalars, weights.with_suffix('.png'))
     _write_entry(metafile, name, weights, metrics)
@@ -278,12 +283,6 @@ def _rounded(saved: dict[str, Any], config: str) -> dict[str, Any]:
         'state_dict': state,
         'meta': meta | ({'dataset_meta': dict(classes)} if classes else {}),
     }
-
-
-def _minutes(scalars) -> float:
-    """Minutes of the training iterations; the mean since the last logged one is in the log."""
-    steps, seconds = scalars['train/time']
-    return float(np.sum(np.diff(steps, prepend=0) * seconds)) / 60
 
 
 def _versions() -> Iterator[tuple[str, str]]:

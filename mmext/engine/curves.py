@@ -79,6 +79,16 @@ def _read_records(file: Path) -> list[dict]:
     return records
 
 
+def training_minutes(scalars: Scalars) -> float:
+    """Return the minutes of all training iterations, data loading included.
+
+    The log has the mean time of an iteration since the last logged one, so a resumed training
+    counts in full.
+    """
+    steps, seconds = scalars['train/time']
+    return float(np.sum(np.diff(steps, prepend=0) * seconds)) / 60
+
+
 def smooth(values: np.ndarray, horizon: float) -> np.ndarray:
     """Average each value with those before it, weighted by ``exp(-distance / horizon)``.
 

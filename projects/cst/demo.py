@@ -8,6 +8,7 @@ stopped. ``--data fod_a`` does the same on photos of real objects, after
 
 import argparse
 import contextlib
+import io
 import json
 import os
 import subprocess
@@ -169,22 +170,14 @@ def evaluate(demo: Demo, method: str, work_dir: Path, pictures: int) -> Iterator
     from mmengine.runner import find_latest_checkpoint
 
     from mmext.engine import launch
-    from mmext.engine.curves import read_scalars
+    from mmext.engine.curves import read_scalars, training_minutes
 
     cfg = launch.load_config(demo.path(method))
     launch.prepare_test(cfg, find_latest_checkpoint(work_dir), work_dir=str(work_dir / 'test'))
     cfg.log_level = 'ERROR'
     warnings.simplefilter('ignore')
-    steps, seconds = read_scalars(work_dir)['train/time']
-    # Mean time of the iterations since the last logged one, so a resumed run counts in full.
-    minutes = (
-        sum(
-            (step - before) * second
-            for before, step, second in zip([0, *steps], steps, seconds, strict=False)
-        )
-        / 60
-    )
-    with contextlib.redirect_stdout(open(os.devnull, 'w')):  # pycocotools writes its own table
+    minutes = training_minutes(read_scalars(work_dir))
+    with contextlib.redirect_stdout(io.StringIO()):  # pycocotools writes its own table
         runner = launch.build_runner(cfg)
         launch.check_checkpoint(runner.model, cfg.load_from)
         for network in ('', 'ensemble') if method == 'cst' else ('',):

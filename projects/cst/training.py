@@ -14,7 +14,7 @@ from mmengine.runner import find_latest_checkpoint
 
 from mmext.datasets.scenes import SceneSettings, generate
 from mmext.engine import launch
-from mmext.engine.curves import read_scalars
+from mmext.engine.curves import read_scalars, training_minutes
 
 ROOT = Path(__file__).resolve().parents[2]
 #: Labelled share -> weight of the unsupervised loss, for all methods; the config's elsewhere.
@@ -199,9 +199,6 @@ def train(run: Run) -> dict:
         with torch.no_grad():
             found[network or 'detector'] = 100 * runner.test()['coco/bbox_mAP']
     scalars = read_scalars(run.folder)
-    steps, seconds = scalars['train/time']
-    # Mean time of the iterations since the last logged one, so a resumed run counts in full.
-    spent = sum((b - a) * s for a, b, s in zip([0, *steps], steps, seconds, strict=False))
     curve = next(v for k, v in scalars.items() if re.match(r'val/.*bbox_mAP$', k))
     for checkpoint in run.folder.glob('*.pth'):
         checkpoint.unlink()
@@ -209,6 +206,6 @@ def train(run: Run) -> dict:
         'iterations': cfg.train_cfg.max_iters,
         'network': networks[0] or 'detector',
         'mAP': found,
-        'minutes': spent / 60,
+        'minutes': training_minutes(scalars),
         'curve': [[int(s), 100 * float(v)] for s, v in zip(*curve, strict=True)],
     }

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mmext.engine.curves import plot_curves, read_scalars, smooth
+from mmext.engine.curves import plot_curves, read_scalars, smooth, training_minutes
 from mmext.engine.hooks import CurvesHook
 from mmext.registry import HOOKS
 
@@ -67,6 +67,12 @@ def test_unreadable_sources_are_named(tmp_path):
     with pytest.raises(ValueError, match='scalars.json, line 1 is damaged'):
         read_scalars(file)
     assert read_scalars(write_run(tmp_path, 'empty', [])) == {}
+
+
+def test_minutes_count_every_iteration_by_the_mean_that_was_logged():
+    # 10 iterations of 3 s, 20 of 6 s, 1 of 60 s.
+    scalars = {'train/time': (np.array([10, 30, 31]), np.array([3.0, 6.0, 60.0]))}
+    assert training_minutes(scalars) == pytest.approx(3.5)
 
 
 def test_smooth_equals_the_weighted_mean():
