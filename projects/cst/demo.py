@@ -187,8 +187,9 @@ def evaluate(demo: Demo, method: str, work_dir: Path, pictures: int) -> Iterator
             with torch.no_grad():
                 seen = runner.model.test_step(next(iter(runner.test_dataloader)))[:pictures]
             row = {
-                'mAP': found['coco/bbox_mAP'],
-                'AP50': found['coco/bbox_mAP_50'],
+                # MMDetection's metric is empty where nothing at all was detected.
+                'mAP': found.get('coco/bbox_mAP', 0.0),
+                'AP50': found.get('coco/bbox_mAP_50', 0.0),
                 'minutes': minutes,
             }
             yield '_'.join(filter(None, (method, network))), row, seen
