@@ -128,11 +128,11 @@ def test_gpu_script_runs_on_a_cpu_when_tiny(script, tmp_path):
 
 @pytest.mark.slow
 def test_demo_resumes_after_an_interrupt(root, tmp_path):
-    """The demo with 4 iterations, interrupted after the first checkpoint and started again."""
+    """The demo with 4 iterations, interrupted once there is a checkpoint and started again."""
     command = [sys.executable, root / 'projects/cst/demo.py', '--work-dir', tmp_path,
                '--cfg-options', *SHORT]  # fmt: skip
     first = subprocess.Popen(command, cwd=root, start_new_session=True)
-    while not (tmp_path / 'cst/iter_1.pth').exists() and first.poll() is None:
+    while not (tmp_path / 'cst/last_checkpoint').exists() and first.poll() is None:
         time.sleep(0.2)
     os.killpg(first.pid, signal.SIGINT)
     assert first.wait(60) != 0
