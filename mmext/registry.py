@@ -25,6 +25,7 @@ OWNERS: dict[str, tuple[str, ...]] = {
     'mmext.datasets.casia_hwdb': ('CASIAHWDBDataset',),
     'mmext.datasets.degrade': ('Degrade', 'PackGANInputs'),
     'mmext.datasets.digits': ('DigitsDataset',),
+    'mmext.datasets.ellipse_boxes': ('ToEllipseBoxes',),
     'mmext.datasets.glyphs': ('GlyphDataset',),
     'mmext.datasets.hq_subset': ('HQSubset',),
     'mmext.datasets.letters': ('LettersDataset',),

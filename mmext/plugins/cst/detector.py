@@ -14,12 +14,13 @@ from mmengine.structures import InstanceData
 from torch import Tensor, nn
 from torchvision.ops import nms
 
+from mmext.datasets.box_views import project_boxes
 from mmext.registry import MODELS
 
 from .checkpoints import check_fit, translate
 from .consistency import DistributionConsistency
 from .early_backward import early_backward, freed
-from .functional import cross_iou, fuse_detections, jensen_shannon, project_boxes
+from .functional import cross_iou, fuse_detections, jensen_shannon
 from .settings import NETWORKS, PREDICT_ON, TEST_CFG_DEFAULTS, merge, train_cfg
 from .teachers import check_opinions, view
 from .weighted import weigh_boxes
