@@ -16,7 +16,7 @@ from mmengine.registry import Registry
 #: Module -> names it registers. Importing the module must register all of them.
 OWNERS: dict[str, tuple[str, ...]] = {
     'mmext.engine.hooks': ('CurvesHook', 'IterSeedHook', 'RichProgressHook'),
-    'mmext.engine.hooks.attack_model': ('AttackModelHook',),
+    'mmext.attacks.attack_model': ('AttackModelHook',),
     'mmext.engine.hooks.autocast': ('AutocastHook',),
     'mmext.engine.hooks.channels_last': ('ChannelsLastHook',),
     'mmext.engine.hooks.plain_checkpoint': ('PlainCheckpointHook',),

@@ -25,7 +25,7 @@ from harness.report import Found  # noqa: E402
 from harness.study import Arm, Rule, Search, Setting, Study  # noqa: E402
 from sam import SAMClassifier  # noqa: E402
 
-from mmext.engine import launch  # noqa: E402
+from mmext import launch  # noqa: E402
 from mmext.plugins.smoothout import SharpnessHook  # noqa: E402
 
 #: Training images, epochs, batch sizes: small, and large as (micro-batches, size of each).

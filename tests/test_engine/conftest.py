@@ -14,7 +14,7 @@ from mmengine.runner import Runner
 from torch import nn
 
 from mmext.datasets.streams import SeededConcatDataset
-from mmext.engine import overlay
+from mmext.launch import overlay
 
 _NAMES = itertools.count()
 

@@ -4,9 +4,10 @@ import logging
 import pytest
 from mmengine.config import Config
 
+from mmext import launch
 from mmext.datasets.known_sets import SETS
-from mmext.engine import annotations, launch
-from mmext.engine.annotations import check_annotations
+from mmext.launch import annotations
+from mmext.launch.annotations import check_annotations
 
 CLASSES = ('cat', 'dog')
 

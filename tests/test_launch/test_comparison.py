@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from mmext.engine import comparison
+from mmext.launch import comparison
 
 
 def run(loss, top1=None, **more):
