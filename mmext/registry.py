@@ -99,7 +99,7 @@ OWNERS: dict[str, tuple[str, ...]] = {
     ),
     'mmext.plugins.terngrad': ('TernGradAmpOptimWrapper', 'TernGradOptimWrapper'),
     'mmext.plugins.terngrad.networks': ('BNAlexNet', 'CifarNet'),
-    'mmext.plugins.smoothout': ('KeskarC1', 'SharpnessHook', 'SmoothOutHook'),
+    'mmext.plugins.smoothout': ('KeskarC1', 'SAMHook', 'SharpnessHook', 'SmoothOutHook'),
     'mmext.plugins.mvstylizer.color_transfer': ('MKLColorTransfer',),
     'mmext.plugins.mvstylizer.keyframes': ('BudgetAware', 'FixedInterval', 'ResidualTrigger'),
     'mmext.plugins.mvstylizer.meta_smoothing': ('MetaSmoothing',),
