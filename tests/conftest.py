@@ -2,11 +2,12 @@
 
 import importlib
 import sys
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import pytest
 import torch
+from mmengine.utils import ManagerMixin
 from project_scripts import PROJECTS, importable
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -14,6 +15,34 @@ ROOT = Path(__file__).resolve().parent.parent
 
 def pytest_configure(config):
     torch.set_num_threads(1)
+
+
+@contextmanager
+def instances_restored():
+    """Forget what MMEngine's managers (default scope, visualizers, loggers, hubs) learn in here."""
+
+    def managers(cls):
+        return [cls, *(found for sub in cls.__subclasses__() for found in managers(sub))]
+
+    before = {cls: cls._instance_dict.copy() for cls in managers(ManagerMixin)}
+    yield
+    for cls in managers(ManagerMixin):
+        cls._instance_dict.clear()
+        cls._instance_dict.update(before.get(cls, {}))
+
+
+@pytest.fixture(scope='module', autouse=True)
+def _module_leaves_no_instances():
+    """Fixtures of one file have no effect on the next, whatever the order."""
+    with instances_restored():
+        yield
+
+
+@pytest.fixture(autouse=True)
+def _test_leaves_no_instances():
+    """No test depends on what another one built."""
+    with instances_restored():
+        yield
 
 
 @pytest.fixture(scope='session')

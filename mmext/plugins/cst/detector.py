@@ -9,7 +9,7 @@ from mmdet.models.utils import rename_loss_dict, reweight_loss_dict
 from mmdet.registry import MODELS as MMDET_MODELS
 from mmdet.registry import TASK_UTILS as MMDET_TASK_UTILS
 from mmdet.structures import DetDataSample
-from mmdet.structures.bbox import bbox_project, get_box_tensor
+from mmdet.structures.bbox import get_box_tensor
 from mmengine.structures import InstanceData
 from torch import Tensor, nn
 from torchvision.ops import nms
@@ -19,7 +19,7 @@ from mmext.registry import MODELS
 from .checkpoints import check_fit, translate
 from .consistency import DistributionConsistency
 from .early_backward import early_backward, freed
-from .functional import cross_iou, fuse_detections, jensen_shannon
+from .functional import cross_iou, fuse_detections, jensen_shannon, project_boxes
 from .settings import NETWORKS, PREDICT_ON, TEST_CFG_DEFAULTS, merge, train_cfg
 from .teachers import check_opinions, view
 from .weighted import weigh_boxes
@@ -228,8 +228,8 @@ class CycleSelfTraining(BaseDetector):
             ):
                 found.weights = torch.where(found.ignored, torch.zeros_like(part), part)
                 del found.ignored
-                found.bboxes = bbox_project(
-                    found.bboxes, _homography(sample, inverse=True).to(inputs), sample.ori_shape
+                found.bboxes = project_boxes(
+                    found.bboxes, _homography(sample, inverse=True), sample.ori_shape
                 )
         return kept, statistics
 
@@ -249,9 +249,7 @@ class CycleSelfTraining(BaseDetector):
         targets = []
         for instances, sample in zip(pseudo, data_samples, strict=True):
             moved = instances.new()
-            moved.bboxes = bbox_project(
-                instances.bboxes, _homography(sample).to(instances.bboxes), sample.img_shape
-            )
+            moved.bboxes = project_boxes(instances.bboxes, _homography(sample), sample.img_shape)
             size = moved.bboxes[:, 2:] - moved.bboxes[:, :2]
             target = sample.new()
             target.gt_instances = moved[(size[:, 0] > width) & (size[:, 1] > height)]

@@ -92,6 +92,42 @@ def paired_iou(boxes1: Tensor, boxes2: Tensor) -> Tensor:
     return overlap / (area1 + area2 - overlap).clamp_min(1e-9)
 
 
+def project_boxes(boxes: Tensor, homography: Tensor, shape: tuple[int, int]) -> Tensor:
+    """Boxes of the objects in another view of an image (ours).
+
+    Each object is taken to be the ellipse inscribed in its box, and the result is the box around
+    the transformed ellipse. Under scaling and translation that is the transformed box. Under
+    rotation and shear, the box around the four transformed corners, which MMDetection takes, is
+    larger than the object: a student learns to draw boxes too large, its teacher writes them, and
+    with every round they grow.
+
+    Args:
+        boxes: ``(n, 4)``, x1, y1, x2, y2 in pixels.
+        homography: ``(3, 3)`` to the other view.
+        shape: Height and width of that view; boxes are clipped to it.
+
+    Returns:
+        ``(n, 4)``. Computed in float64, so also where autocast is on.
+    """
+    corners = boxes.double()
+    centre = (corners[:, :2] + corners[:, 2:]) / 2
+    half = (corners[:, 2:] - corners[:, :2]) / 2
+    # The unit circle moved to each ellipse and on to the other view.
+    place = torch.zeros(len(boxes), 3, 3, dtype=torch.float64, device=boxes.device)
+    place[:, 0, 0], place[:, 1, 1], place[:, 2, 2] = half[:, 0], half[:, 1], 1
+    place[:, :2, 2] = centre
+    place = homography.to(place) @ place
+    # Its dual conic, whose tangents parallel to the axes are the sides of the box.
+    circle = torch.tensor([1.0, 1.0, -1.0], dtype=torch.float64, device=boxes.device)
+    conic = (place * circle) @ place.transpose(1, 2)
+    diagonal, last = conic.diagonal(dim1=1, dim2=2), conic[:, 2, 2:]
+    middle = conic[:, :2, 2] / last
+    reach = (middle**2 - diagonal[:, :2] / last).clamp(min=0).sqrt()
+    limits = torch.tensor([shape[1], shape[0]], dtype=torch.float64, device=boxes.device)
+    sides = [(middle + sign * reach).clamp(min=0).minimum(limits) for sign in (-1, 1)]
+    return torch.cat(sides, dim=1).to(boxes.dtype)
+
+
 def cross_iou(boxes1: Tensor, boxes2: Tensor) -> Tensor:
     """IoU of every pair; shapes (n, 4), (m, 4) as (x1, y1, x2, y2) -> (n, m) in [0, 1]."""
     n, m = len(boxes1), len(boxes2)

@@ -5,8 +5,8 @@ turns the heads of a built detector into subclasses of their own classes that re
 ``weights`` (shape (num_boxes,), >= 0) of ``gt_instances``. The weight of a box multiplies the
 classification and regression terms of every prior, point or proposal assigned to it. The average
 factor stays what it is without weights, so a weight below 1 really lowers the loss, and a box of
-weight 0 is an ignore region: neither object nor background. Without the field the losses are
-MMDetection's own, bit for bit.
+weight 0 is an ignore region: neither object nor background. In FCOS such a box takes no point from
+the others and counts in no average. Without the field the losses are MMDetection's own, bit for bit.
 
 Served: FCOSHead, AnchorHead (RetinaNet and RPN included), ATSSHead and the bbox head of
 StandardRoIHead, with those of their subclasses that compute their losses in the same way.
@@ -103,23 +103,27 @@ class WeightedFCOSHead(FCOSHead):
         of the label (moved past the background label) tells which box each point has.
         """
         shift = self.num_classes + 1
-        numbered = []
+        every = [box_weights(gt) for gt in batch_gt_instances]
+        counted, ignored = [], []
         first = 0
-        for gt_instances in batch_gt_instances:
-            count = len(gt_instances)
-            index = torch.arange(first, first + count, device=gt_instances.labels.device)
-            numbered.append(InstanceData(bboxes=gt_instances.bboxes, labels=index + shift))
-            first += count
-        levels, bbox_targets = self.get_targets(points, numbered)
+        for gt_instances, weight in zip(batch_gt_instances, every, strict=True):
+            index = torch.arange(first, first + len(weight), device=weight.device)
+            boxes = InstanceData(bboxes=gt_instances.bboxes, labels=index + shift)
+            counted.append(boxes[weight > 0])
+            ignored.append(boxes[weight == 0])
+            first += len(weight)
+        levels, bbox_targets = self.get_targets(points, counted)
         index = torch.cat(levels)
         foreground = index != self.num_classes
         labels = torch.full_like(index, self.num_classes)
         weights = bbox_targets[0].new_ones(len(index))
+        if any(map(len, ignored)):
+            # A point that only an ignored box would have is no background either.
+            weights[torch.cat(self.get_targets(points, ignored)[0]) != self.num_classes] = 0
         if first:
             box = index[foreground] - shift
             labels[foreground] = torch.cat([gt.labels for gt in batch_gt_instances])[box]
-            every = torch.cat([box_weights(gt) for gt in batch_gt_instances])
-            weights[foreground] = every.to(weights.dtype)[box]
+            weights[foreground] = torch.cat(every).to(weights.dtype)[box]
         return labels, torch.cat(bbox_targets), weights
 
 

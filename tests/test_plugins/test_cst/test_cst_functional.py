@@ -14,6 +14,7 @@ from mmext.plugins.cst.functional import (
     jensen_shannon,
     odds_distribution,
     paired_iou,
+    project_boxes,
     ramp,
 )
 
@@ -165,3 +166,50 @@ def test_ema_can_leave_buffers_alone():
     student(torch.randn(5, 2))
     ema_update(teacher, student, 0.5, skip_buffers=True)
     assert torch.equal(teacher.running_mean, torch.zeros(2))
+
+
+def rotation(degrees):
+    turn = math.radians(degrees)
+    return torch.tensor(
+        [[math.cos(turn), -math.sin(turn), 30], [math.sin(turn), math.cos(turn), 5], [0, 0, 1.0]]
+    )
+
+
+def test_boxes_that_are_scaled_and_moved_are_those_of_their_corners():
+    boxes = torch.tensor([[10.0, 20, 50, 40], [0, 0, 30, 30]])
+    view = torch.tensor([[1.5, 0, 3], [0, 0.5, -2], [0, 0, 1]])
+    expected = torch.tensor([[18.0, 8, 78, 18], [3, 0, 48, 13]])
+    torch.testing.assert_close(project_boxes(boxes, view, (100, 100)), expected)
+    assert project_boxes(boxes[:0], view, (100, 100)).shape == (0, 4)
+
+
+@pytest.mark.parametrize('tilt', [0.0, 1e-3])
+def test_boxes_are_around_the_transformed_ellipse(tilt):
+    """Against the extremes of many points of the ellipse; with perspective, too."""
+    view = rotation(25)
+    view[2, 0], view[2, 1] = tilt, tilt / 2
+    box = torch.tensor([[10.0, 20, 50, 40]])
+    angle = torch.linspace(0, 2 * math.pi, 100_001, dtype=torch.float64)
+    x, y = 30 + 20 * angle.cos(), 30 + 10 * angle.sin()
+    points = view.double() @ torch.stack([x, y, torch.ones_like(x)])
+    points = (points[:2] / points[2]).float()
+    expected = torch.cat([points.min(1).values, points.max(1).values])[None]
+    torch.testing.assert_close(project_boxes(box, view, (200, 200)), expected)
+
+
+def test_boxes_do_not_grow_from_teacher_to_student_to_teacher():
+    box = torch.tensor([[40.0, 40, 80, 60]])
+    there, back = rotation(12), rotation(12).inverse()
+    for _ in range(5):
+        box = project_boxes(project_boxes(box, there, (200, 200)), back, (200, 200))
+    area = ((box[:, 2] - box[:, 0]) * (box[:, 3] - box[:, 1])).item()
+    # The box around the corners grows to more than tenfold.
+    assert area < 1.8 * 40 * 20
+
+
+def test_boxes_end_at_the_border_and_are_exact_under_autocast():
+    boxes = torch.tensor([[1001.0, 1003, 1301, 1303]])
+    view = torch.eye(3)
+    with torch.autocast('cpu', torch.bfloat16):
+        assert torch.equal(project_boxes(boxes, view, (1400, 1400)), boxes)
+        assert project_boxes(boxes, view, (1100, 1200)).tolist() == [[1001, 1003, 1200, 1100]]

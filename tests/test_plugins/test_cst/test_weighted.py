@@ -77,7 +77,10 @@ def test_no_boxes_and_all_boxes_ignored_keep_the_graph(family):
 
 
 def fcos_loop(head, scores, deltas, centerness, boxes, labels, weights):
-    """FCOS loss of one image, point by point, in float64 (IoU loss, no norm_on_bbox)."""
+    """FCOS loss of one image, point by point, in float64 (IoU loss, no norm_on_bbox).
+
+    Boxes of weight 0 take no point from the others and count in no average.
+    """
     cls = box = ctr = 0.0
     num_pos = 0
     denominator = 0.0
@@ -87,14 +90,16 @@ def fcos_loop(head, scores, deltas, centerness, boxes, labels, weights):
         for y in range(rows):
             for x in range(columns):
                 px, py = (x + 0.5) * stride, (y + 0.5) * stride
-                best, area = None, math.inf
+                best, area, ignored = None, math.inf, False
                 for index, (x1, y1, x2, y2) in enumerate(boxes):
                     sides = (px - x1, py - y1, x2 - px, y2 - py)
                     if min(sides) > 0 and low <= max(sides) <= high:
                         size = (x2 - x1) * (y2 - y1)
-                        if size < area:
+                        if weights[index] == 0:
+                            ignored = True
+                        elif size < area:
                             best, area = index, size
-                weight = 1.0 if best is None else weights[best]
+                weight = (0.0 if ignored else 1.0) if best is None else weights[best]
                 for c in range(NUM_CLASSES):
                     hit = best is not None and labels[best] == c
                     cls += weight * focal(scores[level][c, y, x].item(), hit)
@@ -345,3 +350,21 @@ def test_masks_are_refused():
     )
     with pytest.raises(TypeError, match='StandardRoIHead cannot take a weight per box'):
         weigh_boxes(build(cfg))
+
+
+def test_ignored_boxes_of_fcos_leave_the_loss_of_the_others_alone():
+    """Uncertain boxes far away and over a sure one neither thin out its loss nor take its points."""
+    model = build(FAMILIES['fcos']())
+    weigh_boxes(model)
+    sure, far, over = [4.0, 4, 40, 40], [44.0, 44, 62, 62], [8.0, 8, 36, 36]
+    images = torch.randn(1, 3, 64, 64, generator=torch.Generator().manual_seed(1))
+
+    def losses(boxes, weights):
+        labels = [1] * len(boxes)
+        return model.loss(images, [sample(boxes, labels, weights)])
+
+    alone = losses([sure], [1.0])
+    beside = losses([sure, far, over], [1.0, 0.0, 0.0])
+    for name in ('loss_bbox', 'loss_centerness'):
+        torch.testing.assert_close(alone[name], beside[name])
+    assert beside['loss_cls'] < alone['loss_cls']
