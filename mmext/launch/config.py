@@ -4,6 +4,7 @@ import argparse
 import contextlib
 import difflib
 import inspect
+import re
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from importlib.util import find_spec
@@ -40,8 +41,15 @@ class CfgOptions(DictAction):
     def __call__(self, parser, namespace, values, option_string=None) -> None:
         """Add the ``key=value`` pairs of ``values`` to the namespace."""
         for pair in values or ():
-            if not pair.partition('=')[0] or '=' not in pair:
+            key, equals, value = pair.partition('=')
+            if not key or not equals:
                 parser.error(f'{option_string}: expected key=value, got {pair!r}')
+            # MMEngine's parser takes them for strings, or never ends.
+            if re.search(r'\bdict\(|\{', value):
+                parser.error(
+                    f'{option_string}: {pair!r} gives a dict; give its keys one by one, '
+                    f'{key}.name=value'
+                )
         super().__call__(parser, namespace, values, option_string)
 
 

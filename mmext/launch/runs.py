@@ -11,10 +11,13 @@ from mmengine.runner import Runner
 from torch import nn
 
 from mmext.compat import distributed
+from mmext.engine.hooks import RichProgressHook
 from mmext.launch import identity
 from mmext.launch.annotations import check_annotations
+from mmext.launch.arguments import check_arguments
 from mmext.launch.checkpoint import check_checkpoint, checkpoint_to_resume
 from mmext.launch.config import work_dir_of
+from mmext.launch.console import short_start
 
 # default_scope -> (hook that draws, its switches, key of its folder, visualizer)
 _DRAWING: dict[str, tuple[str, dict[str, Any], str, str]] = {
@@ -79,6 +82,7 @@ def prepare(
             )
         scale.enable = True
     _set_dataloader_defaults(cfg, ('train_dataloader', 'val_dataloader'))
+    check_arguments(cfg)
     distributed.setup(cfg, launcher)
 
 
@@ -124,11 +128,17 @@ def prepare_test(
 def build_runner(cfg: Config) -> Runner:
     """Build the Runner of ``cfg``, or the class that ``cfg.runner_type`` names.
 
+    The terminal shows a short start and, if it is one, a progress bar; the log file has all.
+
     Raises:
         ValueError: The checkpoint to resume from does not fit the model, which would go on with
             random weights.
     """
-    runner = RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)
+    with short_start() as hook:
+        runner = RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)
+    runner.register_hook(hook)
+    if not any(isinstance(hook, RichProgressHook) for hook in runner.hooks):
+        runner.register_hook(RichProgressHook())
     if cfg.get('resume') and cfg.get('load_from'):
         # FlexibleRunner builds its model later.
         if isinstance(runner.model, nn.Module):

@@ -90,8 +90,8 @@ def test_mmpretrains_own_train_tool_takes_a_config_of_ours_as_base(tmp_path):
     config = tmp_path / 'project.py'
     config.write_text(
         "_base_ = 'mmext::smoothout/smoothout_c1_digits.py'\n"
-        "train_cfg = dict(max_epochs=1, val_interval=5)\n"
-        "default_hooks = dict(checkpoint=dict(interval=1))\n"
+        'train_cfg = dict(max_epochs=1, val_interval=5)\n'
+        'default_hooks = dict(checkpoint=dict(interval=1))\n'
     )
     mmpretrain = Path(find_spec('mmpretrain').submodule_search_locations[0])
     environment = {k: v for k, v in os.environ.items() if k != 'PYTHONPATH'}
