@@ -6,7 +6,8 @@ turns the heads of a built detector into subclasses of their own classes that re
 classification and regression terms of every prior, point or proposal assigned to it. The average
 factor stays what it is without weights, so a weight below 1 really lowers the loss, and a box of
 weight 0 is an ignore region: neither object nor background. In FCOS such a box takes no point from
-the others and counts in no average. Without the field the losses are MMDetection's own, bit for bit.
+the others and counts in no average. Without the field the losses are MMDetection's own, bit for
+bit.
 
 Served: FCOSHead, AnchorHead (RetinaNet and RPN included), ATSSHead and the bbox head of
 StandardRoIHead, with those of their subclasses that compute their losses in the same way.

@@ -353,7 +353,7 @@ def test_masks_are_refused():
 
 
 def test_ignored_boxes_of_fcos_leave_the_loss_of_the_others_alone():
-    """Uncertain boxes far away and over a sure one neither thin out its loss nor take its points."""
+    """Uncertain boxes far from a sure one and over it neither thin out its loss nor take points."""
     model = build(FAMILIES['fcos']())
     weigh_boxes(model)
     sure, far, over = [4.0, 4, 40, 40], [44.0, 44, 62, 62], [8.0, 8, 36, 36]
