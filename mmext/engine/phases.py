@@ -83,7 +83,7 @@ class Phases:
     """
 
     def __init__(self, optim_wrapper: OptimWrapper) -> None:
-        self._wrapper = optim_wrapper
+        self._wrapper: Any = optim_wrapper
         self._original: Any = type(optim_wrapper)
         self._callbacks: dict[str, list[_Callback]] = {phase: [] for phase in PHASES}
         self._optimizer: Any = None
@@ -186,8 +186,7 @@ class Phases:
         with ExitStack() as contexts:
             for callback in tuple(self._callbacks['around_forward']):
                 contexts.enter_context(callback.call(first.model))
-            # Not this class's context: the step is the same.
-            contexts.enter_context(super(_Phased, self._wrapper).optim_context(first.model))
+            contexts.enter_context(self._wrapper._mmext_context(first.model))
             if batch_norm == 'keep':
                 contexts.enter_context(_kept_statistics(first.model))
             contexts.enter_context(_same_random(first.random))
@@ -367,6 +366,10 @@ class _Phased(OptimWrapper):
         phases, inner = getattr(self, _ATTRIBUTE), super().optim_context(model)
         with phases.context(model), inner:
             yield
+
+    def _mmext_context(self, model):
+        """The context without phases, for more passes of one step."""
+        return super().optim_context(model)
 
     def backward(self, loss, **kwargs) -> None:
         # A callback may detach.

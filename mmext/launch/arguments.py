@@ -44,16 +44,15 @@ def arguments(cls: type) -> set[str] | None:
     Where it hands ``**kwargs`` on, those of its parents belong to it.
     """
     names: set[str] = set()
-    for base in cls.__mro__:
+    for base in cls.__mro__[:-1]:
         if '__init__' not in vars(base):
             continue
-        if base is object:
-            return names
-        parameters = inspect.signature(base.__init__).parameters.values()
+        parameters = inspect.signature(vars(base)['__init__']).parameters.values()
         names |= {p.name for p in parameters if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)}
         if not any(p.kind is p.VAR_KEYWORD for p in parameters):
             return names - {'self'}
-    return None
+    # Without a constructor it takes nothing; else somebody takes what is handed on.
+    return None if names else set()
 
 
 def _built(cfg: Mapping[str, Any]) -> Iterator[tuple[str, Registry, Mapping[str, Any], Any]]:

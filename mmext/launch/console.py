@@ -48,8 +48,8 @@ def short_start() -> Iterator[ShortStartHook]:
                 handler.addFilter(hook.passes)
         return logger
 
-    Runner.build_logger = build_logger  # type: ignore[method-assign]
+    Runner.build_logger = build_logger
     try:
         yield hook
     finally:
-        Runner.build_logger = build  # type: ignore[method-assign]
+        Runner.build_logger = build

@@ -207,8 +207,8 @@ def _value(node: ast.expr) -> Any:
         pairs = [item for part in node.args for item in _value(part).items()]
         return dict(pairs) | {word.arg: _value(word.value) for word in node.keywords}
     if isinstance(node, ast.Dict):
-        pairs = zip(node.keys, node.values, strict=True)
-        return {_value(key): _value(value) for key, value in pairs if key is not None}
+        items = zip(node.keys, node.values, strict=True)
+        return {_value(key): _value(value) for key, value in items if key is not None}
     if isinstance(node, ast.List):
         return [_value(item) for item in node.elts]
     return ast.literal_eval(node)

@@ -114,7 +114,7 @@ def test_work_dir_command_line_before_config_before_name(toy):
         (['{toy}', '--cfg-options', 'trian_cfg.max_epochs=2'], 'train_cfg'),
         (['{toy}', '--cfg-options', 'train_cfg'], 'key=value'),
         (['{toy}', '--cfg-options', 'optim_wrapper=dict(a=1)'], 'optim_wrapper.name=value'),
-        (['{toy}', '--cfg-options', 'train_cfg={}'], 'train_cfg.name=value'),
+        (['{toy}', '--cfg-options', 'train_cfg={{}}'], 'train_cfg.name=value'),
         (['{toy}', '--cfg-options', 'optim_wrapper.clip_gard=1'], 'clip_grad'),
         (['{toy}', '--cfg-options', 'train_dataloader.dataset.data_root=no/where'], 'no/where'),
         (['{toy}', '--cfg-options', 'model.type.depth=2'], 'model.type.depth'),
