@@ -16,7 +16,7 @@ from mmengine.registry import Registry
 #: Module -> names it registers. Importing the module must register all of them.
 OWNERS: dict[str, tuple[str, ...]] = {
     'mmext.engine.hooks': ('CurvesHook', 'IterSeedHook', 'RichProgressHook'),
-    'mmext.engine.hooks.attack_model': ('AttackModelHook',),
+    'mmext.attacks.attack_model': ('AttackModelHook',),
     'mmext.engine.hooks.autocast': ('AutocastHook',),
     'mmext.engine.hooks.channels_last': ('ChannelsLastHook',),
     'mmext.engine.hooks.plain_checkpoint': ('PlainCheckpointHook',),
@@ -100,7 +100,7 @@ OWNERS: dict[str, tuple[str, ...]] = {
     ),
     'mmext.plugins.terngrad': ('TernGradAmpOptimWrapper', 'TernGradOptimWrapper'),
     'mmext.plugins.terngrad.networks': ('BNAlexNet', 'CifarNet'),
-    'mmext.plugins.smoothout': ('KeskarC1', 'SharpnessHook', 'SmoothOutHook'),
+    'mmext.plugins.smoothout': ('KeskarC1', 'SAMHook', 'SharpnessHook', 'SmoothOutHook'),
     'mmext.plugins.mvstylizer.color_transfer': ('MKLColorTransfer',),
     'mmext.plugins.mvstylizer.keyframes': ('BudgetAware', 'FixedInterval', 'ResidualTrigger'),
     'mmext.plugins.mvstylizer.meta_smoothing': ('MetaSmoothing',),

@@ -47,7 +47,7 @@ def verdicts() -> dict[tuple[str, str], str | None]:
     Raises:
         ValueError: One says that they compose, the other that they do not.
     """
-    from mmext.engine import overlay
+    from mmext.launch import overlay
 
     plugins = metadata()
     movable = set(overlay.available())
@@ -162,7 +162,7 @@ def _plugins() -> str:
 
 
 def _host(plugin: str) -> str:
-    from mmext.engine import overlay
+    from mmext.launch import overlay
 
     if plugin not in overlay.available():
         return 'configs of its own'

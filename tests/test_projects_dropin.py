@@ -11,7 +11,7 @@ import pytest
 import torch
 from mmengine.config import Config
 
-from mmext.engine import overlay
+from mmext.launch import overlay
 
 PROJECTS = {
     'mmdet': 'mmdet_project/retinanet_r18_digits',

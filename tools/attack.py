@@ -19,7 +19,7 @@ from pathlib import Path
 if find_spec('mmext') is None:
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from mmext.engine import launch
+from mmext import launch
 
 #: Attack -> options that reach it.
 OPTIONS = {
@@ -99,8 +99,8 @@ def _attack(args: argparse.Namespace) -> None:
     from rich.progress import Progress
     from rich.table import Table
 
-    from mmext.engine.adversarial import build_test_dataset, load_classifier
-    from mmext.engine.records import sha256
+    from mmext.attacks.adversarial import build_test_dataset, load_classifier
+    from mmext.launch.records import sha256
     from mmext.plugins.guided_cw import evaluation
     from mmext.plugins.guided_cw.load_adversarial_image import write_index
 
@@ -109,7 +109,7 @@ def _attack(args: argparse.Namespace) -> None:
     options = _options(args)
     budgeted = args.attack in evaluation.BUDGETED
     eps = tuple(args.eps or (() if budgeted else L2))
-    cfg = launch.load_config(args.config, args.cfg_options)
+    cfg = launch.load_config(args.config, args.cfg_options, checkpoint=args.checkpoint)
     model = load_classifier(cfg, args.checkpoint, args.device or get_device())
     dataset = build_test_dataset(cfg)
     indices = range(0, len(dataset), args.skip)[: args.max]

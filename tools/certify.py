@@ -19,7 +19,7 @@ from pathlib import Path
 if find_spec('mmext') is None:
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from mmext.engine import launch
+from mmext import launch
 
 
 def parse_args(argv: list[str] | None) -> argparse.Namespace:
@@ -77,13 +77,13 @@ def _certify(args: argparse.Namespace) -> None:
     from rich.progress import Progress
     from rich.table import Table
 
-    from mmext.engine.adversarial import build_test_dataset
-    from mmext.engine.records import sha256
+    from mmext.attacks.adversarial import build_test_dataset
+    from mmext.launch.records import sha256
     from mmext.plugins.randomized_smoothing import SmoothedClassifier, certification
 
     if args.skip < 1 or (args.max is not None and args.max < 1):
         raise ValueError('--skip and --max must be at least 1')
-    cfg = launch.load_config(args.config, args.cfg_options)
+    cfg = launch.load_config(args.config, args.cfg_options, checkpoint=args.checkpoint)
     base = certification.load_base(cfg, args.checkpoint, args.device or get_device())
     model = SmoothedClassifier(
         base,

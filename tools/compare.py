@@ -25,9 +25,10 @@ from pathlib import Path
 if find_spec('mmext') is None:
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from mmext.engine import comparison, launch, overlay
-from mmext.engine.curves import read_scalars
-from mmext.engine.records import Records
+from mmext import launch
+from mmext.launch import comparison, overlay
+from mmext.launch.curves import read_scalars
+from mmext.launch.records import Records
 
 TRAIN = Path(__file__).resolve().parent / 'train.py'
 
@@ -152,16 +153,22 @@ def _report(names: list[str], folder: Path, records: Records, args: argparse.Nam
     }
     keys = comparison.find_keys([run for group in groups.values() for run in group])
     comparison.plot_runs(groups, keys, folder / 'compare.png')
-    shown = Table(title=f'{args.seeds} seeds, mean +- standard deviation: {folder}')
+    told = 'one seed' if args.seeds == 1 else f'{args.seeds} seeds, mean +- standard deviation'
+    shown = Table(title=f'{told}: {folder}')
     shown.add_column('measure')
     for title in (*names, 'difference by seed'):
         shown.add_column(title, justify='right')
     for table in tables.values():
         for measure, sides in table.items():
-            cells = [f'{s["mean"]:.4g} +- {s["std"]:.2g}' for s in sides.values()]
+            cells = [_cell(side) for side in sides.values()]
             shown.add_row(measure, *cells)
         shown.add_section()
     Console(width=120).print(shown)
+
+
+def _cell(side: dict) -> str:
+    spread = '' if side['std'] is None else f' +- {side["std"]:.2g}'
+    return f'{side["mean"]:.4g}{spread}'
 
 
 if __name__ == '__main__':

@@ -21,7 +21,7 @@ from pathlib import Path
 if find_spec('mmext') is None:
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from mmext.engine import launch
+from mmext import launch
 
 
 def parse_args(argv: list[str] | None) -> argparse.Namespace:
@@ -84,7 +84,7 @@ def main(argv: list[str] | None = None) -> None:
 
     torch.set_num_threads(args.threads)
     with launch.user_errors('decompose.py'):
-        cfg = launch.load_config(args.config, args.cfg_options)
+        cfg = launch.load_config(args.config, args.cfg_options, checkpoint=args.checkpoint)
         folder = Path(args.out or f'work_dirs/{Path(cfg.filename).stem}_lowrank')
         images = torch.rand(1, *args.shape)
         if args.channels_last:

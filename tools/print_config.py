@@ -16,7 +16,8 @@ from pathlib import Path
 if find_spec('mmext') is None:
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from mmext.engine import launch, overlay
+from mmext import launch
+from mmext.launch import overlay
 
 
 def parse_args(argv: list[str] | None) -> argparse.Namespace:

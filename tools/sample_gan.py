@@ -16,7 +16,7 @@ from pathlib import Path
 if find_spec('mmext') is None:
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from mmext.engine import launch
+from mmext import launch
 
 
 def parse_args(argv: list[str] | None) -> argparse.Namespace:
@@ -62,7 +62,7 @@ def _sample(args: argparse.Namespace) -> None:
     from mmengine.device import get_device
     from mmengine.runner import load_checkpoint
 
-    from mmext.engine.checkpoint import check_checkpoint
+    from mmext.launch.checkpoint import check_checkpoint
     from mmext.plugins.ctf_gan.functional import slerp
     from mmext.plugins.ctf_gan.pictures import chosen_rows, grid_of, sample_all, write_png
 
@@ -71,7 +71,7 @@ def _sample(args: argparse.Namespace) -> None:
         raise ValueError(f'--per-class must be at least 1, got {args.per_class}')
     if args.interpolate is not None and args.interpolate < 2:
         raise ValueError(f'--interpolate must be at least 2, both ends, got {args.interpolate}')
-    cfg = launch.load_config(args.config, args.cfg_options)
+    cfg = launch.load_config(args.config, args.cfg_options, checkpoint=args.checkpoint)
     model = _build(cfg)
     if args.sample_model == 'ema' and model.generator_ema is None:
         raise ValueError('this GAN has no moving average (ema=None): use --sample-model orig')

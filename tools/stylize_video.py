@@ -20,7 +20,7 @@ from pathlib import Path
 if find_spec('mmext') is None:
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from mmext.engine import launch
+from mmext import launch
 
 STYLIZERS = {
     'neural': 'NeuralColorMapping',

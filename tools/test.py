@@ -17,8 +17,7 @@ from pathlib import Path
 if find_spec('mmext') is None:
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from mmext import zoo
-from mmext.engine import launch
+from mmext import launch, zoo
 
 
 def parse_args(argv: list[str] | None) -> argparse.Namespace:
@@ -45,8 +44,10 @@ def main(argv: list[str] | None = None) -> None:
     args = parse_args(argv)
     os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
     with launch.user_errors('test.py'):
-        cfg = launch.load_config(args.config, args.cfg_options, args.overlays)
         checkpoint = str(zoo.find(args.config).weights) if args.zoo else args.checkpoint
+        cfg = launch.load_config(
+            args.config, args.cfg_options, args.overlays, checkpoint=checkpoint
+        )
         launch.prepare_test(
             cfg,
             checkpoint,

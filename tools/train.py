@@ -17,7 +17,8 @@ from pathlib import Path
 if find_spec('mmext') is None:
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from mmext.engine import launch, overlay
+from mmext import launch
+from mmext.launch import overlay
 
 
 def parse_args(argv: list[str] | None) -> argparse.Namespace:
@@ -61,7 +62,13 @@ def main(argv: list[str] | None = None) -> None:
     args = parse_args(argv)
     os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
     with launch.user_errors('train.py'):
-        cfg = launch.load_config(args.config, args.cfg_options, args.overlays)
+        cfg = launch.load_config(
+            args.config,
+            args.cfg_options,
+            args.overlays,
+            resume=args.resume,
+            work_dir=args.work_dir,
+        )
         if args.print:
             host = launch.load_config(args.config)
             sys.stdout.write(overlay.difference(host, cfg) + '\n')
@@ -75,7 +82,8 @@ def main(argv: list[str] | None = None) -> None:
             auto_scale_lr=args.auto_scale_lr,
             launcher=args.launcher,
         )
-    launch.build_runner(cfg).train()
+        runner = launch.build_runner(cfg)
+    runner.train()
 
 
 if __name__ == '__main__':

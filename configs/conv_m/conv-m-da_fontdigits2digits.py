@@ -8,6 +8,7 @@ handwritten = dict(type='mmext.DigitsDataset')
 train_dataloader = dict(
     batch_size=64,
     num_workers=0,
+    persistent_workers=False,
     collate_fn=dict(type='default_collate'),
     sampler=dict(type='mmext.TwoDomainSampler', batch_size=64),
     dataset=dict(
@@ -19,6 +20,7 @@ train_dataloader = dict(
 val_dataloader = dict(
     batch_size=200,
     num_workers=0,
+    persistent_workers=False,
     collate_fn=dict(type='default_collate'),
     sampler=dict(type='DefaultSampler', shuffle=False),
     dataset=dict(split='val', pipeline=[pack], **handwritten),
@@ -26,6 +28,7 @@ val_dataloader = dict(
 test_dataloader = dict(
     batch_size=200,
     num_workers=0,
+    persistent_workers=False,
     collate_fn=dict(type='default_collate'),
     sampler=dict(type='DefaultSampler', shuffle=False),
     dataset=dict(split='test', pipeline=[pack], **handwritten),

@@ -41,6 +41,7 @@ model = dict(
 train_dataloader = dict(
     batch_size=64,
     num_workers=0,
+    persistent_workers=False,
     collate_fn=dict(type='default_collate'),
     sampler=dict(type='mmext.TwoDomainSampler', batch_size=64),
     dataset=dict(
@@ -59,6 +60,7 @@ train_dataloader = dict(
 val_dataloader = dict(
     batch_size=200,
     num_workers=0,
+    persistent_workers=False,
     collate_fn=dict(type='default_collate'),
     sampler=dict(type='DefaultSampler', shuffle=False),
     dataset=dict(split='val', fonts=stix, num_samples=1000, pipeline=[pack], **glyphs),
@@ -66,6 +68,7 @@ val_dataloader = dict(
 test_dataloader = dict(
     batch_size=200,
     num_workers=0,
+    persistent_workers=False,
     collate_fn=dict(type='default_collate'),
     sampler=dict(type='DefaultSampler', shuffle=False),
     dataset=dict(split='test', fonts=stix, num_samples=2000, pipeline=[pack], **glyphs),

@@ -48,7 +48,7 @@ def main(argv: list[str] | None = None) -> None:
         parser.error('name a set, or give --list')
     # Listing and --help do without torch.
     from mmext.datasets.prepare import prepare
-    from mmext.engine.launch import user_errors
+    from mmext.launch import user_errors
 
     with user_errors('data.py'):
         for name in args.names:

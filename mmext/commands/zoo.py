@@ -38,7 +38,7 @@ def main(argv: list[str] | None = None) -> None:
     args = parse_args(argv)
     # Late, so that --help does not import torch.
     from mmext import zoo
-    from mmext.engine.launch import user_errors
+    from mmext.launch import user_errors
 
     with user_errors('zoo.py'):
         if args.action == 'publish':

@@ -1,12 +1,15 @@
 """Events between forward and optimizer step, which MMEngine's hooks do not reach.
 
-:func:`attach` turns an OptimWrapper into a subclass of its own class that calls back at six
+:func:`attach` turns an OptimWrapper into a subclass of its own class that calls back at seven
 phases. It works for the plain, the AMP and the Apex wrapper and for subclasses of them, since it
 only wraps the methods every wrapper has.
+
+A method of two passes changes the weights in ``before_backward`` and returns
+:meth:`Phases.recompute`, the loss of the same batch at the new weights.
 """
 
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import cache
 from types import new_class
@@ -14,11 +17,15 @@ from typing import Any, NamedTuple
 
 import torch.distributed
 from mmengine.logging import print_log
+from mmengine.model import is_model_wrapper
 from mmengine.optim import OptimWrapper, OptimWrapperDict
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 PHASES = (
     'before_forward',
     'around_forward',
+    'before_backward',
     'after_backward',
     'before_update',
     'after_update',
@@ -34,6 +41,16 @@ class _Callback(NamedTuple):
     call: Callable[..., Any]
 
 
+class _Pass(NamedTuple):
+    """The forward of a step."""
+
+    model: Any
+    forward: Callable[[Any, str], Any]
+    data: Any
+    mode: str
+    random: dict[str, Tensor]
+
+
 class Phases:
     """Callbacks of one optim wrapper; made by :func:`attach`.
 
@@ -43,6 +60,9 @@ class Phases:
     ``before_forward``   ``(model)`` on entering ``optim_context``, before autocast and ``no_sync``
     ``around_forward``   ``(model)`` after ``before_forward``; returns a context manager, which is
                          entered around those of the wrapper and left with ``optim_context``
+    ``before_backward``  ``(loss)`` with the loss that ``backward`` is called with, divided by the
+                         accumulated micro-batches, not scaled for AMP; returns the loss that takes
+                         its place, or None to leave it
     ``after_backward``   ``()`` after each ``backward``: with AMP the gradients are still scaled,
                          with accumulation it fires for every micro-batch
     ``before_update``    ``(optimizer)`` before ``optimizer.step``: gradients are unscaled and
@@ -55,10 +75,15 @@ class Phases:
     A wrapper may be used with several contexts before a ``backward`` (GANs) or with a
     ``backward`` outside of any context, so callbacks must not count on strict alternation.
     Errors between context and ``backward``, such as a loss that is no tensor, are not seen.
+
+    Attributes:
+        batch: What the model's forward was given in the current step, after its data preprocessor;
+            there while someone is registered for ``before_backward`` and the model takes its steps
+            by ``_run_forward``, as MMEngine's BaseModel and DDP do. Else None.
     """
 
     def __init__(self, optim_wrapper: OptimWrapper) -> None:
-        self._wrapper = optim_wrapper
+        self._wrapper: Any = optim_wrapper
         self._original: Any = type(optim_wrapper)
         self._callbacks: dict[str, list[_Callback]] = {phase: [] for phase in PHASES}
         self._optimizer: Any = None
@@ -68,14 +93,19 @@ class Phases:
         self._reported: BaseException | None = None
         self._updating = False
         self._leave_after_update = False
+        self._pass: _Pass | None = None
+
+    @property
+    def batch(self) -> Any:
+        return None if self._pass is None else self._pass.data
 
     def register(self, phase: str, callback: Callable[..., Any], name: str, order: int = 0) -> None:
         """Call ``callback`` at ``phase``.
 
         Args:
             phase (str): One of :data:`PHASES`.
-            callback (callable): Takes the arguments listed at the class; only the result of
-                ``around_forward`` matters.
+            callback (callable): Takes the arguments listed at the class; only the results of
+                ``around_forward`` and ``before_backward`` matter.
             name (str): Name of the plugin. It may be used once per phase.
             order (int): Callbacks run by ascending order, equal ones as registered.
 
@@ -127,6 +157,74 @@ class Phases:
         for callback in tuple(self._callbacks[phase]):
             callback.call(*args)
 
+    def recompute(self, batch_norm: str = 'keep') -> Tensor:
+        """The loss of the current batch at the weights as they are now, for ``before_backward``.
+
+        The forward runs once more on the batch that the first one had, with the same random
+        numbers of torch, in the precision of the wrapper and under its ``no_sync``, so that the
+        loss may be returned in the place of the first. ``before_forward`` does not fire, and the
+        log keeps the losses of the first pass. Cost: a forward.
+
+        Args:
+            batch_norm (str): 'keep': running statistics are those of the first pass; 'update':
+                this pass moves them, too.
+
+        Returns:
+            Tensor: Scalar, divided by the accumulated micro-batches as the first one was.
+
+        Raises:
+            RuntimeError: The model has a ``train_step`` of its own, whose forward is not known.
+        """
+        if batch_norm not in ('keep', 'update'):
+            raise ValueError(f"batch_norm={batch_norm!r} must be 'keep' or 'update'")
+        if self._pass is None:
+            raise RuntimeError(
+                'there is no forward to repeat: recompute() works in before_backward of models '
+                "whose train_step is MMEngine's (BaseModel, MMDistributedDataParallel)"
+            )
+        first = self._pass
+        with ExitStack() as contexts:
+            for callback in tuple(self._callbacks['around_forward']):
+                contexts.enter_context(callback.call(first.model))
+            contexts.enter_context(self._wrapper._mmext_context(first.model))
+            if batch_norm == 'keep':
+                contexts.enter_context(_kept_statistics(first.model))
+            contexts.enter_context(_same_random(first.random))
+            losses = first.forward(first.data, first.mode)
+            # As MMEngine's own train_step, the context is left before the losses are added up.
+        model = first.model.module if is_model_wrapper(first.model) else first.model
+        return self._wrapper.scale_loss(model.parse_losses(losses)[0])
+
+    def gradient(self, loss: Tensor, parameters: Sequence[Tensor]) -> list[Tensor]:
+        """Gradient of a loss on this rank, for ``before_backward``; frees the loss's graph.
+
+        Scaled and unscaled where the wrapper has a GradScaler. Nothing is added to ``grad``, no
+        rank waits for another.
+
+        Args:
+            loss (Tensor): Of this micro-batch.
+            parameters (sequence of Tensor): Those without a gradient get zeros.
+        """
+        scaler = getattr(self._wrapper, 'loss_scaler', None)
+        scaled = loss if scaler is None else scaler.scale(loss)
+        found = torch.autograd.grad(scaled, parameters, allow_unused=True)
+        factor = 1.0 if scaler is None else 1.0 / scaler.get_scale()
+        return [
+            torch.zeros_like(parameter) if gradient is None else gradient * factor
+            for parameter, gradient in zip(parameters, found, strict=True)
+        ]
+
+    def replaced(self, loss: Tensor) -> Tensor:
+        """The loss to differentiate, after the callbacks of ``before_backward``."""
+        for callback in tuple(self._callbacks['before_backward']):
+            found = callback.call(loss)
+            loss = loss if found is None else found
+        return loss
+
+    def forget_pass(self) -> None:
+        """Let go of the batch."""
+        self._pass = None
+
     def fail(self, error: BaseException) -> None:
         """Run the ``on_exception`` callbacks, once for an error that passes several layers.
 
@@ -156,6 +254,8 @@ class Phases:
         try:
             self.call('before_forward', model)
             with ExitStack() as contexts:
+                if self._callbacks['before_backward']:
+                    contexts.enter_context(self._noted(model))
                 for callback in tuple(self._callbacks['around_forward']):
                     contexts.enter_context(callback.call(model))
                 yield
@@ -166,6 +266,25 @@ class Phases:
             self._open_contexts -= 1
             if not self._open_contexts:
                 self._reported = None
+
+    @contextmanager
+    def _noted(self, model: Any) -> Iterator[None]:
+        """Remember what the forward of the step is given."""
+        forward = getattr(model, '_run_forward', None)
+        self.forget_pass()
+        if forward is None:
+            yield
+            return
+
+        def noting(data: Any, mode: str) -> Any:
+            self._pass = _Pass(model, forward, data, mode, _random_state(model))
+            return forward(data, mode)
+
+        model._run_forward = noting
+        try:
+            yield
+        finally:
+            del model._run_forward
 
     def follow_optimizer(self) -> None:
         """Hook into the wrapper's optimizer, which Apex replaces at the first iteration."""
@@ -248,14 +367,21 @@ class _Phased(OptimWrapper):
         with phases.context(model), inner:
             yield
 
+    def _mmext_context(self, model):
+        """The context without phases, for more passes of one step."""
+        return super().optim_context(model)
+
     def backward(self, loss, **kwargs) -> None:
-        phases = getattr(self, _ATTRIBUTE)
+        # A callback may detach.
+        phases, backward = getattr(self, _ATTRIBUTE), super().backward
         try:
-            super().backward(loss, **kwargs)
+            backward(phases.replaced(loss), **kwargs)
             phases.call('after_backward')
         except BaseException as error:
             phases.fail(error)
             raise
+        finally:
+            phases.forget_pass()
 
     def step(self, **kwargs) -> None:
         phases = getattr(self, _ATTRIBUTE)
@@ -264,6 +390,48 @@ class _Phased(OptimWrapper):
             super().step(**kwargs)
         finally:
             phases.finish_step()
+
+
+def _random_state(model: Any) -> dict[str, Tensor]:
+    states = {'cpu': torch.get_rng_state()}
+    device = next((parameter.device for parameter in model.parameters()), None)
+    if device is not None and device.type != 'cpu':
+        states[str(device)] = torch.get_device_module(device).get_rng_state(device)
+    return states
+
+
+@contextmanager
+def _same_random(states: dict[str, Tensor]) -> Iterator[None]:
+    """Draw what was drawn from these states; torch's generators then are where they were."""
+    devices = [torch.device(name) for name in states if name != 'cpu']
+    kind = devices[0].type if devices else 'cuda'
+    with torch.random.fork_rng(devices, device_type=kind):
+        for name, state in states.items():
+            if name == 'cpu':
+                torch.set_rng_state(state)
+            else:
+                torch.get_device_module(name).set_rng_state(state, name)
+        yield
+
+
+@contextmanager
+def _kept_statistics(model: nn.Module) -> Iterator[None]:
+    """Let batch norms write their running statistics into copies."""
+    names = ('running_mean', 'running_var', 'num_batches_tracked')
+    kept = [
+        (module, name, module._buffers[name])
+        for module in model.modules()
+        if isinstance(module, _BatchNorm)
+        for name in names
+        if module._buffers.get(name) is not None
+    ]
+    try:
+        for module, name, buffer in kept:
+            module._buffers[name] = buffer.clone()
+        yield
+    finally:
+        for module, name, buffer in kept:
+            module._buffers[name] = buffer
 
 
 @cache

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mmext.engine.records import sha256
+from mmext.launch.records import sha256
 
 
 class Extractor:
@@ -90,8 +90,8 @@ class ClassifierExtractor(Extractor):
     knows_classes = True
 
     def __init__(self, config: str, checkpoint: str) -> None:
-        from mmext.engine.adversarial import load_classifier
-        from mmext.engine.launch import load_config
+        from mmext.attacks.adversarial import load_classifier
+        from mmext.launch import load_config
 
         cfg = load_config(config)
         if not Path(checkpoint).is_file():

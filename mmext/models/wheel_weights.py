@@ -15,7 +15,7 @@ from mmengine.runner import CheckpointLoader
 from torch import Tensor
 
 from mmext.compat.environment import install_command
-from mmext.engine.records import sha256
+from mmext.launch.records import sha256
 
 
 class Wheel(NamedTuple):

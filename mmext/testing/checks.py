@@ -124,6 +124,7 @@ def check_config(trial: Trial, fail: Fail) -> None:
     """``cfg.dump`` and ``Config.fromfile`` give the same config: MMEngine stores it that way."""
     cfg = trial.settings.config(trial.data)
     path = trial.folder / 'dumped_config.py'
+    path.parent.mkdir(parents=True, exist_ok=True)
     mend = 'use plain values and registered names in configs; build objects inside the class'
     try:
         cfg.dump(path)

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from mmengine.config import Config
 
-from mmext.engine import overlay
+from mmext.launch import overlay
 from mmext.testing.checks import CHECKS
 from mmext.testing.settings import ConformanceError, PluginSettings
 from mmext.testing.trial import Trial
@@ -70,7 +70,7 @@ def check_refusal(first: PluginSettings, second: PluginSettings, data: Path) -> 
         ConformanceError: There is no error, or it does not name what cannot be combined.
     """
     name = f'{first.name} + {second.name}'
-    mend = 'let the overlays claim one key, or name different hosts; see mmext.engine.overlay'
+    mend = 'let the overlays claim one key, or name different hosts; see mmext.launch.overlay'
     try:
         pair_settings(first, second).config(data)
     except ValueError as error:

@@ -12,7 +12,7 @@ import torch
 from mmengine.config import Config
 from mmengine.runner import Runner
 
-from mmext.engine import launch
+from mmext import launch
 from mmext.testing.trial import Call, optimized, quick, state
 
 

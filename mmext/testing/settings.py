@@ -6,7 +6,7 @@ from pathlib import Path
 
 from mmengine.config import Config
 
-from mmext.engine import overlay
+from mmext.launch import overlay
 
 
 def _unchanged(cfg: Config) -> None:

@@ -18,7 +18,8 @@ from mmengine.hooks import Hook
 from mmengine.runner import Runner
 from torch import Tensor
 
-from mmext.engine import launch, phases
+from mmext import launch
+from mmext.engine import phases
 from mmext.testing.settings import PluginSettings
 
 #: Iterations of a run; checkpoints are written after each.

@@ -23,7 +23,7 @@ from benchmark import clocked, in_turns  # noqa: E402
 from harness.grid import Run  # noqa: E402
 
 import mmext  # noqa: E402, F401
-from mmext.engine import launch  # noqa: E402
+from mmext import launch  # noqa: E402
 
 #: Task -> config and title.
 TASKS = {

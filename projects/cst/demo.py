@@ -101,7 +101,7 @@ def start(config: str, work_dir: Path, options: dict[str, Any]) -> subprocess.Po
 
 def train(demo: Demo, out: Path, options: dict[str, Any], digest: str) -> None:
     """Train both detectors at the same time, with one line of progress."""
-    from mmext.engine import launch
+    from mmext import launch
 
     say(f'training both; logs are {out}/{{{",".join(METHODS)}}}/train.log')
     lengths, processes = {}, {}
@@ -169,8 +169,8 @@ def evaluate(demo: Demo, method: str, work_dir: Path, pictures: int) -> Iterator
     import torch
     from mmengine.runner import find_latest_checkpoint
 
-    from mmext.engine import launch
-    from mmext.engine.curves import read_scalars, training_minutes
+    from mmext import launch
+    from mmext.launch.curves import read_scalars, training_minutes
 
     cfg = launch.load_config(demo.path(method))
     launch.prepare_test(cfg, find_latest_checkpoint(work_dir), work_dir=str(work_dir / 'test'))
@@ -252,8 +252,8 @@ def report(demo: Demo, out: Path, pictures: int, digest: str) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    from mmext.engine import launch
-    from mmext.engine.curves import plot_curves, read_scalars
+    from mmext import launch
+    from mmext.launch.curves import plot_curves, read_scalars
 
     say(f'evaluating on {demo.caption}')
     sets = launch.load_config(demo.path('cst')).train_dataloader.dataset.datasets
@@ -296,7 +296,7 @@ def report(demo: Demo, out: Path, pictures: int, digest: str) -> None:
 
 def main() -> None:
     """Prepare, train, report."""
-    from mmext.engine import launch
+    from mmext import launch
 
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument('--data', choices=DEMOS, default='digits')

@@ -25,8 +25,8 @@ from benchmark import clocked, in_turns, options  # noqa: E402
 from cost import METHODS, build, step  # noqa: E402
 from evidence import row, write_result  # noqa: E402
 
+from mmext import launch  # noqa: E402
 from mmext.datasets.scenes import SceneSettings, generate  # noqa: E402
-from mmext.engine import launch  # noqa: E402
 
 CONFIG = 'configs/cst/cst_faster-rcnn_r50_fpn_digits-640.py'
 COMMAND = 'python projects/cst/gpu.py'

@@ -26,7 +26,7 @@ import zoo_run  # noqa: E402
 from evidence import refresh, summary, versions, write_result  # noqa: E402
 from mmengine.config import Config  # noqa: E402
 
-from mmext.engine.records import Records  # noqa: E402
+from mmext.launch.records import Records  # noqa: E402
 
 HOSTS = ('mmpretrain', 'mmdet')
 SEED = 0

@@ -28,7 +28,9 @@ from mmengine.registry import HOOKS, MODELS, OPTIM_WRAPPERS, init_default_scope
 from torch import nn
 from zoo_data import replace, write_images
 
-from mmext.engine import launch, overlay, phases
+from mmext import launch
+from mmext.engine import phases
+from mmext.launch import overlay
 
 OVERLAYS = ('terngrad', 'smoothout', 'force_regularization')
 #: Keys of transforms and batch augments whose numbers are pixels.

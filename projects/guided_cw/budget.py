@@ -21,7 +21,7 @@ from harness.folders import write_json  # noqa: E402
 from harness.grid import UNFINISHED  # noqa: E402
 from victims import load  # noqa: E402
 
-from mmext.engine.adversarial import attack_mode, logits_fn  # noqa: E402
+from mmext.attacks.adversarial import attack_mode, logits_fn  # noqa: E402
 from mmext.plugins.guided_cw import cw_l2, ddn, fmn  # noqa: E402
 
 BUDGETS = ((5, 20), (5, 50), (9, 100), (9, 300))

@@ -21,7 +21,7 @@ from benchmark import in_turns, options  # noqa: E402
 from evidence import row, write_result  # noqa: E402
 from victims import load  # noqa: E402
 
-from mmext.engine.adversarial import attack_mode, logits_fn  # noqa: E402
+from mmext.attacks.adversarial import attack_mode, logits_fn  # noqa: E402
 from mmext.plugins.guided_cw import cw_l2  # noqa: E402
 
 

@@ -9,7 +9,7 @@ from mmengine.registry import DATASETS, init_default_scope
 from mmengine.runner import Runner
 from torch import Tensor, nn
 
-from mmext.engine.adversarial import load_classifier
+from mmext.attacks.adversarial import load_classifier
 
 ROOT = Path(__file__).resolve().parents[2]
 CONFIGS = {

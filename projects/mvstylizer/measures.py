@@ -14,7 +14,7 @@ from skimage.metrics import structural_similarity
 from mmext.datasets.clips import clip_path
 from mmext.datasets.known_flow import KnownFlowClip
 from mmext.datasets.photos import photo
-from mmext.engine.records import Records, sha256
+from mmext.launch.records import Records, sha256
 from mmext.plugins.mvstylizer.flow import occluded, resize, warp, working_size
 from mmext.plugins.mvstylizer.interfaces import Frame, Stylizer
 from mmext.plugins.mvstylizer.scene_cut import SceneCut

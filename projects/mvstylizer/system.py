@@ -23,7 +23,7 @@ from system_cases import crowd, killed_cloud, shaped  # noqa: E402
 from system_deployment import Deployment, timed  # noqa: E402
 
 from mmext.datasets.clips import CLIPS, clip_path  # noqa: E402
-from mmext.engine.records import Records  # noqa: E402
+from mmext.launch.records import Records  # noqa: E402
 from mmext.plugins.mvstylizer.system.phone_main import stylize_file  # noqa: E402
 from mmext.plugins.mvstylizer.system.proxy import FaultProxy, Faults  # noqa: E402
 

@@ -23,9 +23,8 @@ from evidence import paired  # noqa: E402
 from harness.grid import Run  # noqa: E402
 from harness.report import Found  # noqa: E402
 from harness.study import Arm, Rule, Search, Setting, Study  # noqa: E402
-from sam import SAMClassifier  # noqa: E402
 
-from mmext.engine import launch  # noqa: E402
+from mmext import launch  # noqa: E402
 from mmext.plugins.smoothout import SharpnessHook  # noqa: E402
 
 #: Training images, epochs, batch sizes: small, and large as (micro-batches, size of each).
@@ -82,6 +81,8 @@ def train(run: Run) -> dict:
         adapt = 'filter' if method == 'AdaSmoothOut' else 'none'
         hook = dict(type='mmext.SmoothOutHook', strength=strength, recalibrate_bn=images // size)
         hooks.append(hook | dict(adapt=adapt))
+    elif method == 'SAM':
+        hooks.append(dict(type='mmext.SAMHook', rho=strength))
     held_out = {}
     for split in ('val', 'test'):
         every = items(name, split)
@@ -111,9 +112,6 @@ def train(run: Run) -> dict:
         randomness=dict(seed=run.seed),
         log_level='ERROR',
     )
-    if method == 'SAM':
-        runner.model.__class__ = SAMClassifier
-        runner.model.rho = strength
     start = time.perf_counter()
     runner.train()
     found = {'minutes': (time.perf_counter() - start) / 60}
@@ -183,7 +181,7 @@ STUDY = Study(
     metrics=metrics,
     metric='test %',
     costs={'minutes': 'minutes'},
-    sources=(items, ROOT / 'projects/smoothout/sam.py', *map(config, DATA)),
+    sources=(items, *map(config, DATA)),
     rule=Rule(
         'met: SmoothOut or AdaSmoothOut is ahead of SGD by more than one standard error of the '
         'paired differences in all settings, with both sharpnesses lower in all; partly: ahead so '

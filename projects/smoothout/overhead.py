@@ -22,10 +22,9 @@ sys.path[:0] = [str(ROOT), str(ROOT / 'projects'), str(Path(__file__).resolve().
 
 from benchmark import afresh, in_turns, options, peak_mib  # noqa: E402
 from evidence import row, write_result  # noqa: E402
-from sam import SAMClassifier  # noqa: E402
 
 from mmext.engine import phases  # noqa: E402
-from mmext.plugins.smoothout import SmoothOutHook  # noqa: E402
+from mmext.plugins.smoothout import SAMHook, SmoothOutHook  # noqa: E402
 
 METHODS = {
     'plain': None,
@@ -55,7 +54,7 @@ class Method:
             seed=0, message_hub=MessageHub.get_instance(name),
         )  # fmt: skip
         if name == 'SAM':
-            self.model.__class__ = SAMClassifier
+            SAMHook().before_train(self.runner)
         self.inside = 0.0  # processor seconds of the hook itself
         if METHODS[name] is not None:
             SmoothOutHook(**METHODS[name]).before_train(self.runner)

@@ -5,8 +5,10 @@ from contextlib import contextmanager, nullcontext
 
 import pytest
 import torch
+from mmengine.model import BaseModel
 from mmengine.optim import AmpOptimWrapper, BaseOptimWrapper, OptimWrapper, OptimWrapperDict
 from torch import nn
+from torch.nn import functional
 
 from mmext.engine.phases import PHASES, attach, members
 
@@ -24,7 +26,7 @@ class Recorder:
     def _note(self, phase):
         def note(*args):
             self.events.append(phase if self.name == 'recorder' else (self.name, phase))
-            return nullcontext()
+            return nullcontext() if phase == 'around_forward' else None
 
         return note
 
@@ -42,7 +44,7 @@ def step(model, wrapper, data):
 
 
 FORWARD = ['before_forward', 'around_forward']
-MICRO = [*FORWARD, 'after_backward']
+MICRO = [*FORWARD, 'before_backward', 'after_backward']
 UPDATE = ['before_update', 'after_update']
 
 
@@ -53,7 +55,7 @@ def test_order_of_a_plain_step():
     model.weight.register_hook(lambda _: events.append('gradient'))
     step(model, wrapper, torch.ones(1, 3))
     step(model, wrapper, torch.ones(1, 3))
-    one = [*FORWARD, 'forward', 'gradient', 'after_backward', *UPDATE]
+    one = [*FORWARD, 'forward', 'before_backward', 'gradient', 'after_backward', *UPDATE]
     assert events == one * 2
 
 
@@ -296,14 +298,14 @@ def test_error_in_forward_backward_or_callback_is_reported_once_and_raised():
     recorder.events.clear()
     with pytest.raises(RuntimeError, match='does not require grad'):
         wrapper.update_params(torch.zeros(()))
-    assert recorder.events == ['on_exception']
+    assert recorder.events == ['before_backward', 'on_exception']
 
     recorder.events.clear()
     # MMEngine recommends this form for accumulation: the error passes backward and context.
     no_gradient = pytest.raises(RuntimeError, match='does not require grad')
     with no_gradient, wrapper.optim_context(model):
         wrapper.update_params(torch.zeros(()))
-    assert recorder.events == [*FORWARD, 'on_exception']
+    assert recorder.events == [*FORWARD, 'before_backward', 'on_exception']
 
     def fail(_):
         raise OSError('callback')
@@ -336,7 +338,7 @@ def test_registration_errors_say_what_is_wrong():
     with pytest.raises(ValueError, match='"x" has already a callback for after_backward'):
         phases.register('after_backward', lambda: None, 'x')
     with pytest.raises(ValueError, match='before_forward'):
-        phases.register('before_backward', lambda: None, 'x')
+        phases.register('before_step', lambda: None, 'x')
     with pytest.raises(TypeError, match='callable'):
         phases.register('before_forward', None, 'x')
     phases.unregister('unknown')
@@ -380,7 +382,7 @@ def test_detached_wrapper_has_no_trace_and_trains_alike(optimizer):
     assert type(wrapper) is not OptimWrapper
     count = len(first.events)
     step(model, wrapper, data[4])
-    assert len(first.events) == count and len(second.events) == 5 * 5
+    assert len(first.events) == count and len(second.events) == 5 * 6
     second.phases.unregister('b')
     assert type(wrapper) is OptimWrapper
     assert vars(wrapper).keys() == before.keys()
@@ -402,7 +404,7 @@ def test_callback_may_remove_itself(phase):
     def once(*_):
         calls.append(phase)
         attach(wrapper).unregister('once')
-        return nullcontext()
+        return nullcontext() if phase == 'around_forward' else None
 
     attach(wrapper).register(phase, once, 'once')
     step(model, wrapper, torch.ones(1, 3))
@@ -424,3 +426,150 @@ def test_callback_that_replaces_itself_during_an_update_stays():
     step(model, wrapper, torch.ones(1, 3))
     step(model, wrapper, torch.ones(1, 3))
     assert calls == ['second'] * 2
+
+
+class Noisy(BaseModel):
+    """A layer, batch norm and dropout under the loss of MMEngine's models."""
+
+    def __init__(self):
+        super().__init__()
+        self.layer, self.norm = nn.Linear(3, 8), nn.BatchNorm1d(8)
+
+    def forward(self, inputs, mode='loss'):
+        return {'loss': functional.dropout(self.norm(self.layer(inputs)), 0.5).square().mean()}
+
+
+def two_passes(wrapper, change=lambda: None, **options):
+    """Register a method that calls ``change`` and takes the loss of a second pass."""
+    phases, losses, batches = attach(wrapper), [], []
+
+    def again(loss):
+        batches.append(phases.batch)
+        change()
+        losses.append((loss.item(), phases.recompute(**options)))
+        return losses[-1][1]
+
+    phases.register('before_backward', again, 'again')
+    return losses, batches
+
+
+def noisy(**options):
+    torch.manual_seed(0)
+    model = Noisy()
+    return model, OptimWrapper(torch.optim.SGD(model.parameters(), lr=0.1), **options)
+
+
+DATA = {'inputs': torch.arange(12.0).reshape(4, 3).sin()}
+
+
+def test_recompute_repeats_batch_and_draws_and_leaves_the_statistics():
+    (model, wrapper), (plain_model, plain) = noisy(), noisy()
+    losses, batches = two_passes(wrapper)
+    for _ in range(3):
+        torch.manual_seed(4)
+        model.train_step(DATA, wrapper)
+        drawn = torch.rand(())
+        torch.manual_seed(4)
+        plain_model.train_step(DATA, plain)
+        assert drawn == torch.rand(())
+    # Unchanged weights: the second pass is the first, and the training that of one pass.
+    assert [first for first, _ in losses] == [second.item() for _, second in losses]
+    assert len({first for first, _ in losses}) == 3
+    states = [m.state_dict() for m in (model, plain_model)]
+    assert states[0]['norm.num_batches_tracked'] == 3
+    assert all(torch.equal(states[0][key], states[1][key]) for key in states[1])
+    assert all(torch.equal(batch['inputs'], DATA['inputs']) for batch in batches)
+    assert attach(wrapper).batch is None and '_run_forward' not in vars(model)
+
+
+def test_gradient_is_that_at_the_weights_of_the_second_pass():
+    model, wrapper = noisy(accumulative_counts=2)
+
+    def change():
+        with torch.no_grad():
+            model.layer.weight.mul_(2)
+
+    losses, _ = two_passes(wrapper, change)
+    reference = copy.deepcopy(model)
+    change_of_reference = reference.layer.weight.data.mul_(2)
+    torch.manual_seed(4)
+    reference(**DATA)['loss'].backward()
+    torch.manual_seed(4)
+    model.train_step(DATA, wrapper)
+    assert torch.equal(model.layer.weight, change_of_reference)
+    # One of two micro-batches.
+    torch.testing.assert_close(model.layer.weight.grad, reference.layer.weight.grad / 2)
+    assert losses[0][0] != losses[0][1].item()
+
+
+@pytest.mark.parametrize('batch_norm, count', [('keep', 1), ('update', 2)])
+def test_running_statistics_are_as_the_method_wants(batch_norm, count):
+    model, wrapper = noisy()
+    two_passes(wrapper, batch_norm=batch_norm)
+    model.train_step(DATA, wrapper)
+    assert model.norm.num_batches_tracked == count
+
+
+def test_second_pass_has_the_precision_of_the_first(amp_on_cpu):
+    model, _ = noisy()
+    wrapper = AmpOptimWrapper(
+        optimizer=torch.optim.SGD(model.parameters(), lr=0.1),
+        dtype='bfloat16',
+        loss_scale={'init_scale': 1024.0},
+    )
+    kinds, gradients = [], []
+    model.layer.register_forward_hook(lambda *args: kinds.append(args[2].dtype))
+    phases = attach(wrapper)
+
+    def again(loss):
+        gradients.extend(phases.gradient(loss, [*model.parameters()]))
+        return phases.recompute()
+
+    phases.register('before_backward', again, 'again')
+    phases.register('before_update', lambda _: gradients.append(model.layer.weight.grad), 'seen')
+    model.train_step(DATA, wrapper)
+    assert kinds == [torch.bfloat16] * 2
+    assert gradients[0].shape == gradients[-1].shape
+    torch.testing.assert_close(gradients[0], gradients[-1])
+
+
+def test_gradients_of_unused_parameters_are_zero_and_grad_is_left_alone():
+    model, wrapper = noisy()
+    unused = nn.Parameter(torch.ones(2))
+    seen = []
+    phases = attach(wrapper)
+
+    def again(loss):
+        seen.extend(phases.gradient(loss, [model.layer.bias, unused]))
+        assert model.layer.bias.grad is None
+        return phases.recompute()
+
+    phases.register('before_backward', again, 'again')
+    model.train_step(DATA, wrapper)
+    assert seen[0].shape == (8,) and torch.equal(seen[1], torch.zeros(2))
+
+
+def test_a_step_without_a_known_forward_cannot_be_repeated():
+    model, wrapper = make()
+    two_passes(wrapper)
+    with pytest.raises(RuntimeError, match='train_step is MMEngine'):
+        step(model, wrapper, torch.ones(1, 3))
+    with pytest.raises(ValueError, match="'keep' or 'update'"):
+        attach(wrapper).recompute(batch_norm='none')
+
+
+def test_a_failed_second_pass_leaves_model_and_wrapper_as_they_were():
+    model, wrapper = noisy()
+    calls = []
+
+    def fail_once():
+        calls.append(1)
+        if len(calls) == 1:
+            raise ValueError('odd')
+
+    two_passes(wrapper, fail_once)
+    with pytest.raises(ValueError, match='odd'):
+        model.train_step(DATA, wrapper)
+    assert '_run_forward' not in vars(model) and attach(wrapper).batch is None
+    model.train_step(DATA, wrapper)
+    assert model.norm.num_batches_tracked == 2

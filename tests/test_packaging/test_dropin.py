@@ -62,10 +62,13 @@ custom_hooks = [dict(type='mmext.CycleTeacherHook', burn_in=1),
 """
 
 
-@pytest.mark.skipif(
+installed = pytest.mark.skipif(
     find_spec('_mmext_startup') is None or '_mmext_startup' not in sys.modules,
     reason='mmext is not installed here (only on the path), so its start-up file did not run',
 )
+
+
+@installed
 def test_mmdets_own_train_tool(scenes, tmp_path):
     config = tmp_path / 'project.py'
     config.write_text(CONFIG.format(root=f'{scenes}/'))
@@ -80,3 +83,24 @@ def test_mmdets_own_train_tool(scenes, tmp_path):
     assert (tmp_path / 'out/iter_3.pth').exists()
     log = done.stdout + done.stderr
     assert 'student1_unsup_loss_cls' in log and 'dcr/js_mean' in log
+
+
+@installed
+def test_mmpretrains_own_train_tool_takes_a_config_of_ours_as_base(tmp_path):
+    config = tmp_path / 'project.py'
+    config.write_text(
+        "_base_ = 'mmext::smoothout/smoothout_c1_digits.py'\n"
+        'train_cfg = dict(max_epochs=1, val_interval=5)\n'
+        'default_hooks = dict(checkpoint=dict(interval=1))\n'
+    )
+    mmpretrain = Path(find_spec('mmpretrain').submodule_search_locations[0])
+    environment = {k: v for k, v in os.environ.items() if k != 'PYTHONPATH'}
+    done = subprocess.run(
+        [sys.executable, mmpretrain / '.mim/tools/train.py', config,
+         '--work-dir', tmp_path / 'out'],
+        env={**environment, 'OMP_NUM_THREADS': '1'},
+        cwd=tmp_path, capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert (tmp_path / 'out/epoch_1.pth').exists()
+    assert 'smoothout/strength' in done.stdout + done.stderr

@@ -7,7 +7,7 @@ import torch
 from mmengine.registry import MODELS, init_default_scope
 from mmpretrain.structures import DataSample
 
-from mmext.engine import launch
+from mmext import launch
 
 HOST = 'mmpretrain::lenet/lenet5_mnist.py'
 PARALLEL = dict(structure='parallel', mix='expand')

@@ -18,7 +18,7 @@ def plot(tool, tmp_path, monkeypatch):
 
 
 def test_work_dirs_are_drawn_into_one_image(plot, monkeypatch, capsys):
-    from mmext.engine import comparison
+    from mmext.launch import comparison
 
     seen = []
     draw = comparison.plot_runs

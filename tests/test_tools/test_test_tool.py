@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from mmext.engine import launch
+from mmext import launch
 
 ROOT = Path(__file__).parents[2]
 

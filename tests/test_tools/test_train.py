@@ -9,8 +9,8 @@ from mmengine.config import Config, ConfigDict
 from mmengine.optim import OptimWrapper
 from mmengine.runner import Runner
 
+from mmext import launch
 from mmext.compat import distributed
-from mmext.engine import launch
 from mmext.registry import HOOKS
 
 ROOT = Path(__file__).parents[2]
@@ -91,7 +91,7 @@ def test_resume_without_a_checkpoint_keeps_load_from(toy, tmp_path):
     (tmp_path / 'epoch_1.pth').touch()
     (tmp_path / 'last_checkpoint').write_text(str(tmp_path / 'epoch_1.pth'))
     launch.prepare(cfg, work_dir=str(tmp_path), resume='auto')
-    assert (cfg.resume, cfg.load_from) == (True, None)
+    assert (cfg.resume, cfg.load_from) == (True, str(tmp_path / 'epoch_1.pth'))
 
 
 def test_work_dir_command_line_before_config_before_name(toy):
@@ -113,6 +113,10 @@ def test_work_dir_command_line_before_config_before_name(toy):
         (['{toy}', '--resume', 'lost.pth'], 'lost.pth'),
         (['{toy}', '--cfg-options', 'trian_cfg.max_epochs=2'], 'train_cfg'),
         (['{toy}', '--cfg-options', 'train_cfg'], 'key=value'),
+        (['{toy}', '--cfg-options', 'optim_wrapper=dict(a=1)'], 'optim_wrapper.name=value'),
+        (['{toy}', '--cfg-options', 'train_cfg={{}}'], 'train_cfg.name=value'),
+        (['{toy}', '--cfg-options', 'optim_wrapper.clip_gard=1'], 'clip_grad'),
+        (['{toy}', '--cfg-options', 'train_dataloader.dataset.data_root=no/where'], 'no/where'),
         (['{toy}', '--cfg-options', 'model.type.depth=2'], 'model.type.depth'),
         (['{toy}', '--cfg-options', 'custom_hooks.7.type=X'], 'custom_hooks.7.type'),
         (['{toy}', '--cfg-options', 'auto_scale_lr=None', '--auto-scale-lr'], 'base_batch_size'),
@@ -123,7 +127,7 @@ def test_work_dir_command_line_before_config_before_name(toy):
     ],
 )
 def test_mistakes_exit_with_2_and_one_line(tool, toy, argv, named, capsys, monkeypatch):
-    monkeypatch.setattr(launch, 'get_device', lambda: 'cpu')
+    monkeypatch.setattr(launch.runs, 'get_device', lambda: 'cpu')
     monkeypatch.delenv('SLURM_PROCID', raising=False)
     Path('broken.py').write_text('model = dict(\n')
     Path('baseless.py').write_text("_base_ = 'gone.py'\n")
@@ -181,7 +185,7 @@ def test_package_configs_resolve_to_the_installed_files(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize('kind', ['OptimWrapper', OptimWrapper, None, 'AmpOptimWrapper'])
 def test_amp_takes_the_counterpart(toy, monkeypatch, kind):
-    monkeypatch.setattr(launch, 'get_device', lambda: 'cuda')
+    monkeypatch.setattr(launch.runs, 'get_device', lambda: 'cuda')
     cfg = launch.load_config(toy)
     if kind is not None:
         cfg.optim_wrapper.type = kind
@@ -191,7 +195,7 @@ def test_amp_takes_the_counterpart(toy, monkeypatch, kind):
 
 
 def test_amp_never_drops_a_wrapper_without_counterpart(toy, monkeypatch):
-    monkeypatch.setattr(launch, 'get_device', lambda: 'cuda')
+    monkeypatch.setattr(launch.runs, 'get_device', lambda: 'cuda')
     cfg = launch.load_config(toy, {'optim_wrapper.type': 'ApexOptimWrapper'})
     with pytest.raises(ValueError, match='ApexOptimWrapper.*no counterpart'):
         launch.prepare(cfg, amp=True)
@@ -204,7 +208,7 @@ def test_amp_never_drops_a_wrapper_without_counterpart(toy, monkeypatch):
     'switch, hook', [('amp', 'AutocastHook'), ('channels_last', 'ChannelsLastHook')]
 )
 def test_switches_of_speed_add_a_hook_once(toy, monkeypatch, switch, hook):
-    monkeypatch.setattr(launch, 'get_device', lambda: 'cpu')
+    monkeypatch.setattr(launch.runs, 'get_device', lambda: 'cpu')
     cfg = launch.load_config(toy)
     before, wrapper = list(cfg.custom_hooks), cfg.optim_wrapper.to_dict()
     launch.prepare(cfg, **{switch: True})

@@ -15,7 +15,7 @@ from pathlib import Path
 if find_spec('mmext') is None:
     sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from mmext.engine import launch
+from mmext import launch
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
@@ -43,7 +43,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     from mmext.plugins.cst.pictures import browse
 
     with launch.user_errors('browse_pseudo_labels.py'):
-        cfg = launch.load_config(args.config, args.cfg_options)
+        cfg = launch.load_config(args.config, args.cfg_options, checkpoint=args.checkpoint)
         if not str(cfg.model.type).endswith('CycleSelfTraining'):
             raise ValueError(f'{args.config} trains {cfg.model.type}, not mmext.CycleSelfTraining')
         init_default_scope(cfg.get('default_scope', 'mmdet'))

@@ -14,7 +14,7 @@ from pathlib import Path
 if find_spec('mmext') is None:
     sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from mmext.engine import launch
+from mmext import launch
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
@@ -63,10 +63,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     import torch
     from mmengine.registry import MODELS, init_default_scope
 
-    from mmext.engine.checkpoint import check_checkpoint, extract_network
+    from mmext.launch.checkpoint import check_checkpoint, extract_network
 
     with launch.user_errors('export_classifier.py'):
-        cfg = launch.load_config(args.config)
+        cfg = launch.load_config(args.config, checkpoint=args.checkpoint)
         plain = extract_network(args.checkpoint, network_of(cfg.model, args.network))
         args.out.parent.mkdir(parents=True, exist_ok=True)
         torch.save(plain, args.out)

@@ -8,6 +8,7 @@ test_pipeline = [dict(type='Resize', scale=32), dict(type='PackInputs')]
 train_dataloader = dict(
     batch_size=128,
     num_workers=0,
+    persistent_workers=False,
     collate_fn=dict(type='mmext.collate_batch'),
     sampler=dict(type='DefaultSampler', shuffle=True),
     dataset=dict(
@@ -20,6 +21,7 @@ train_dataloader = dict(
 val_dataloader = dict(
     batch_size=500,
     num_workers=0,
+    persistent_workers=False,
     collate_fn=dict(type='mmext.collate_batch'),
     sampler=dict(type='DefaultSampler', shuffle=False),
     dataset=dict(
@@ -32,6 +34,7 @@ val_dataloader = dict(
 test_dataloader = dict(
     batch_size=500,
     num_workers=0,
+    persistent_workers=False,
     collate_fn=dict(type='mmext.collate_batch'),
     sampler=dict(type='DefaultSampler', shuffle=False),
     dataset=dict(

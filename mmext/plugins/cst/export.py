@@ -5,7 +5,7 @@ from typing import Any
 
 from mmengine.config import Config
 
-from mmext.engine.checkpoint import extract_network
+from mmext.launch.checkpoint import extract_network
 
 #: Keys of a config that testing needs.
 _KEPT = (

@@ -15,7 +15,7 @@ from mmengine.registry import MODELS, init_default_scope
 from mmengine.runner import load_checkpoint, save_checkpoint
 from torch import Tensor, nn
 
-from mmext.engine.checkpoint import check_checkpoint
+from mmext.launch.checkpoint import check_checkpoint
 
 from .lowrank import decompose
 from .measure import Forward, evaluating

@@ -4,7 +4,7 @@ CW-L2 finds an adversarial image of least L2 distance by Adam in the space of at
 each pixel in proportion to the gradient of the margin at the clean image, which narrows the search
 while few steps are to be had. Written from the paper's abstract: what exactly is incorporated, its
 normalisation by RMS and its refresh are ours. Beside it stand FGSM and PGD
-(:mod:`mmext.engine.attacks`), DDN and FMN (:mod:`.minimum_norm`), to compare with.
+(:mod:`mmext.attacks.gradient_attacks`), DDN and FMN (:mod:`.minimum_norm`), to compare with.
 """
 
 from .cw_attack import CWAttack

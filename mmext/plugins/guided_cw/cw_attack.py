@@ -7,8 +7,8 @@ import torch
 from mmengine.config import Config
 from torch import Tensor, nn
 
-from mmext.engine.adversarial import PixelSpace, attack_mode, load_classifier, logits_fn
-from mmext.engine.batch_attack import BatchAttack
+from mmext.attacks.adversarial import PixelSpace, attack_mode, load_classifier, logits_fn
+from mmext.attacks.batch_attack import BatchAttack
 from mmext.registry import TRANSFORMS
 
 from .functional import GUIDES, cw_l2

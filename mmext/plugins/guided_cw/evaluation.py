@@ -12,15 +12,15 @@ import torch
 from mmengine.dataset import default_collate, pseudo_collate
 from torch import Tensor, nn
 
-from mmext.engine.adversarial import (
+from mmext.attacks.adversarial import (
     PixelSpace,
     attack_labels,
     attack_mode,
     content_mask,
     logits_fn,
 )
-from mmext.engine.attacks import AttackResult, fgsm, pgd
-from mmext.engine.records import Records
+from mmext.attacks.gradient_attacks import AttackResult, fgsm, pgd
+from mmext.launch.records import Records
 
 from .functional import cw_l2
 from .load_adversarial_image import image_name

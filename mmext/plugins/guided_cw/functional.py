@@ -12,8 +12,8 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from mmext.engine.adversarial import LogitsFn, check_logits
-from mmext.engine.attacks import (
+from mmext.attacks.adversarial import LogitsFn, check_logits
+from mmext.attacks.gradient_attacks import (
     AttackResult,
     check_images,
     distance,
@@ -109,7 +109,7 @@ def cw_l2(
     transfer from the device between steps, only one at each check of ``abort_early``.
 
     Args:
-        logits_fn: Images -> logits (N, K); see :func:`mmext.engine.adversarial.logits_fn`.
+        logits_fn: Images -> logits (N, K); see :func:`mmext.attacks.adversarial.logits_fn`.
         x: Images in ``bounds``, (N, C, H, W), floating point (float32 or better).
         y: True classes, with ``targeted`` the wanted ones, (N,).
         targeted: Search for an image of class ``y`` instead of any class but ``y``.

@@ -11,8 +11,8 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from mmext.engine.adversarial import LogitsFn, check_logits
-from mmext.engine.attacks import (
+from mmext.attacks.adversarial import LogitsFn, check_logits
+from mmext.attacks.gradient_attacks import (
     AttackResult,
     check_images,
     distance,

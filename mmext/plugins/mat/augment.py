@@ -5,8 +5,8 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from mmext.engine.adversarial import logits_fn
-from mmext.engine.batch_attack import BatchAttack
+from mmext.attacks.adversarial import logits_fn
+from mmext.attacks.batch_attack import BatchAttack
 from mmext.registry import TRANSFORMS
 
 from .classifier import check_strengths

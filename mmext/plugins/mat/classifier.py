@@ -13,14 +13,14 @@ from mmpretrain.registry import MODELS as HOST_MODELS
 from mmpretrain.structures import DataSample
 from torch import Tensor, nn
 
-from mmext.engine.adversarial import (
+from mmext.attacks.adversarial import (
     PixelSpace,
     attack_labels,
     attack_mode,
     content_mask,
     logits_fn,
 )
-from mmext.engine.loss_draws import LossDraws
+from mmext.attacks.loss_draws import LossDraws
 from mmext.registry import MODELS
 
 from .functional import (
@@ -46,7 +46,7 @@ class MATClassifier(BaseClassifier):
 
     Attacks run in eval mode and full precision on the pixels before normalisation, never on
     padding, and leave everything as it was. Random draws come from
-    :class:`mmext.engine.loss_draws.LossDraws`: ranks differ, and resume is exact.
+    :class:`mmext.attacks.loss_draws.LossDraws`: ranks differ, and resume is exact.
 
     Args:
         classifier: Config of any MMPretrain classifier that gives logits.

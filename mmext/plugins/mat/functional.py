@@ -11,8 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mmext.engine.adversarial import LogitsFn
-from mmext.engine.attacks import NORMS, perturb
+from mmext.attacks.adversarial import LogitsFn
+from mmext.attacks.gradient_attacks import NORMS, perturb
 
 ATTACKS = ('FGSM', 'PGD')
 COMBINE = ('mean_prob', 'vote', 'fusion')

@@ -9,15 +9,15 @@ from mmengine.model import is_model_wrapper
 from mmengine.runner import TestLoop
 from torch import Tensor, nn
 
-from mmext.engine import rng
-from mmext.engine.adversarial import (
+from mmext.attacks.adversarial import (
     PixelSpace,
     attack_labels,
     attack_mode,
     content_mask,
     logits_fn,
 )
-from mmext.engine.attacks import expand, l2_norm
+from mmext.attacks.gradient_attacks import expand, l2_norm
+from mmext.engine import rng
 from mmext.registry import LOOPS, TRANSFORMS
 
 from .functional import ATTACKS, attack_function

@@ -11,7 +11,7 @@ from mmengine.model import BaseModel
 from torch import Tensor
 
 from mmext.engine import rng
-from mmext.engine.checkpoint import read_checkpoint
+from mmext.launch.checkpoint import read_checkpoint
 
 from .interfaces import Frame
 

@@ -7,14 +7,14 @@ import torch
 from mmpretrain.structures import DataSample
 from torch import Tensor, nn
 
-from mmext.engine.adversarial import (
+from mmext.attacks.adversarial import (
     attack_labels,
     attack_mode,
     check_logits,
     content_mask,
     logits_fn,
 )
-from mmext.engine.loss_draws import LossDraws
+from mmext.attacks.loss_draws import LossDraws
 from mmext.registry import MODELS
 
 from .functional import adre_terms, smooth_adv, smoothed_log_probs
@@ -28,7 +28,7 @@ class ADREClassifier(ClassifierWrapper):
     The loss is ``R_per + adre_weight * R_adre``, see
     :func:`mmext.plugins.randomized_smoothing.functional.adre_terms`; the loss module of the
     classifier's head is not used. Noise is added to the pixels before normalisation and not to
-    padding, and nothing is clipped; it is drawn by :class:`mmext.engine.loss_draws.LossDraws`.
+    padding, and nothing is clipped; it is drawn by :class:`mmext.attacks.loss_draws.LossDraws`.
     With ``adre_weight=0`` this is training on Gaussian noise (arXiv 1902.02918), or SmoothAdv with
     ``adversarial``.
 

@@ -15,8 +15,8 @@ import torch
 from mmengine.config import Config
 from mmengine.dataset import default_collate, pseudo_collate
 
-from mmext.engine.adversarial import attack_labels, content_mask, load_classifier
-from mmext.engine.records import Records
+from mmext.attacks.adversarial import attack_labels, content_mask, load_classifier
+from mmext.launch.records import Records
 
 from .certified_radius import RADII, certified_summary, write_tsv
 from .functional import METHODS

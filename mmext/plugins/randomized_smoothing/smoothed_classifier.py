@@ -9,7 +9,7 @@ import torch
 from mmpretrain.structures import DataSample
 from torch import Tensor, nn
 
-from mmext.engine.adversarial import attack_mode, check_logits, content_mask
+from mmext.attacks.adversarial import attack_mode, check_logits, content_mask
 from mmext.engine.rng import generator
 from mmext.registry import MODELS
 

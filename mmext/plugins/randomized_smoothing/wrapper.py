@@ -6,7 +6,7 @@ from mmpretrain.models.classifiers import BaseClassifier
 from mmpretrain.registry import MODELS
 from torch import Tensor, nn
 
-from mmext.engine.adversarial import PixelSpace
+from mmext.attacks.adversarial import PixelSpace
 
 
 class ClassifierWrapper(BaseClassifier):

@@ -11,6 +11,14 @@ from .hook import SmoothOutHook
 from .keskar_net import KeskarC1
 from .perturbation import select_parameters
 from .recalibration import recalibrate_bn
+from .sam_hook import SAMHook
 from .sharpness_hook import SharpnessHook
 
-__all__ = ['KeskarC1', 'SharpnessHook', 'SmoothOutHook', 'recalibrate_bn', 'select_parameters']
+__all__ = [
+    'KeskarC1',
+    'SAMHook',
+    'SharpnessHook',
+    'SmoothOutHook',
+    'recalibrate_bn',
+    'select_parameters',
+]

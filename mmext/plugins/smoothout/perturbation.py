@@ -88,6 +88,11 @@ class Perturbation:
         self._params: list[Tensor] = []
         self._clean: list[Tensor] = []
 
+    @property
+    def params(self) -> list[Tensor]:
+        """Those that require gradients now."""
+        return [param for param in self._candidates if param.requires_grad]
+
     @torch.no_grad()
     def inject(self, fill: Callable[[Tensor, Tensor], object] | None) -> None:
         """Add noise; ``fill(noise, clean)`` writes it for one parameter, None is no noise.
@@ -99,7 +104,7 @@ class Perturbation:
         self._decided = True
         if fill is None:
             return
-        params = [param for param in self._candidates if param.requires_grad]
+        params = self.params
         if [*map(id, params)] != [*map(id, self._params)]:
             self._params, self._clean = params, [torch.empty_like(param) for param in params]
         if not params:

@@ -10,7 +10,8 @@ from mmengine.registry import MODELS, init_default_scope
 from mmpretrain.models.classifiers import ImageClassifier
 from mmpretrain.registry import MODELS as PRETRAIN_MODELS
 
-from mmext.engine import launch, overlay
+from mmext import launch
+from mmext.launch import overlay
 from mmext.plugins.conv_m import TwoDomainPreprocessor
 from mmext.testing import PluginSettings, Trial, hosts
 from mmext.testing.trial import plain_text, shorten

@@ -9,7 +9,7 @@ import torch
 from mmengine.config import Config
 from mmengine.registry import MODELS, init_default_scope
 
-from mmext.engine import launch
+from mmext import launch
 from mmext.plugins.force_regularization import LowRankConv, deploy
 
 ROOT = Path(__file__).resolve().parents[3]

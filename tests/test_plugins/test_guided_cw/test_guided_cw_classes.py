@@ -15,8 +15,8 @@ from mmengine.registry import HOOKS, TRANSFORMS, init_default_scope
 from mmpretrain.registry import DATASETS, MODELS
 from mmpretrain.structures import DataSample
 
-from mmext.engine.adversarial import PixelSpace, load_classifier
-from mmext.engine.hooks.attack_model import attacking_augments
+from mmext.attacks.adversarial import PixelSpace, load_classifier
+from mmext.attacks.attack_model import attacking_augments
 from mmext.plugins.guided_cw import cw_l2, evaluation
 
 CONFIG = Path(__file__).resolve().parents[3] / 'configs/guided_cw/victim_lenet_digits.py'

@@ -5,7 +5,7 @@ import torch
 from mmpretrain.registry import MODELS
 from mmpretrain.structures import DataSample
 
-from mmext.engine.adversarial import PixelSpace
+from mmext.attacks.adversarial import PixelSpace
 from mmext.plugins.mat import MATAugment, RobustAccuracy
 from mmext.plugins.mat import classifier as module
 

@@ -17,7 +17,8 @@ from mmengine.runner import Runner
 from mmpretrain.structures import DataSample
 from smoothing_runs import CONFIGS, config
 
-from mmext.engine import launch, overlay
+from mmext import launch
+from mmext.launch import overlay
 from mmext.plugins.randomized_smoothing import CertifiedRadius, certification
 from mmext.plugins.randomized_smoothing.certified_radius import certified_summary
 

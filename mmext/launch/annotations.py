@@ -13,8 +13,10 @@ from typing import Any
 
 from mmengine.fileio import list_from_file
 from mmengine.logging import print_log
+from mmengine.registry import DATASETS
 
 from mmext.datasets import catalog
+from mmext.launch.arguments import arguments
 
 
 def check_annotations(
@@ -33,7 +35,7 @@ def check_annotations(
         dataloaders: Keys of the dataloaders that the run reads; the config need not have them all.
 
     Raises:
-        FileNotFoundError: A known data set, or a file, does not exist.
+        FileNotFoundError: A known data set, a folder or a file does not exist.
         ValueError: A file is no COCO annotation file, an annotation or a class of the config has a
             category that the file does not define, or a training set that needs labels has none of
             its classes.
@@ -45,7 +47,8 @@ def check_annotations(
     notes: list[str] = []
     for field in dataloaders:
         source = (cfg.get(field) or {}).get('dataset')
-        for folder in _folders(source):
+        folders = list(_folders(source))
+        for folder, _ in folders:
             catalog.check_present(folder)
         for dataset in _coco_datasets(source):
             path = _path(dataset)
@@ -53,6 +56,12 @@ def check_annotations(
             if key not in seen and '://' not in path:
                 seen.add(key)
                 notes.append(_check_file(f'{field}: ann_file {path}', *key))
+        for folder, dataset in folders:
+            if not os.path.exists(folder) and not _makes_it(dataset, cfg.get('default_scope')):
+                raise FileNotFoundError(
+                    f'{field}: {folder} does not exist: put the data of {dataset.get("type")} '
+                    'there, or correct data_root or data_prefix'
+                )
     if any(notes):
         print_log(
             f'Boxes outside metainfo.classes are left out: {"; ".join(filter(None, notes))}',
@@ -76,13 +85,13 @@ def _classes(field: str, dataset: Mapping[str, Any]) -> tuple[str, ...]:
         ) from None
 
 
-def _folders(node: Any) -> Iterator[str]:
+def _folders(node: Any) -> Iterator[tuple[str, Mapping[str, Any]]]:
     """Local folders of the dataset configs in a dataset config, whatever wraps them."""
     if isinstance(node, Mapping):
         # MMPretrain's own configs have the folder in data_prefix.
         for folder in (node.get('data_root'), node.get('data_prefix')):
             if isinstance(folder, str) and folder and '://' not in folder:
-                yield os.path.expanduser(folder)
+                yield os.path.expanduser(folder), node
                 break
         for key, value in node.items():
             if key != 'pipeline':
@@ -90,6 +99,15 @@ def _folders(node: Any) -> Iterator[str]:
     elif isinstance(node, (list, tuple)):
         for child in node:
             yield from _folders(child)
+
+
+def _makes_it(dataset: Mapping[str, Any], scope: str | None) -> bool:
+    """Whether a dataset downloads into its folder, as MMPretrain's MNIST does."""
+    with DATASETS.switch_scope_and_registry(scope) as registry:
+        kind = dataset.get('type')
+        cls = registry.get(kind) if isinstance(kind, str) else kind
+    taken = arguments(cls) if isinstance(cls, type) else None
+    return 'download' in (taken or ()) and bool(dataset.get('download', True))
 
 
 def _coco_datasets(node: Any) -> Iterator[Mapping[str, Any]]:

@@ -1,6 +1,6 @@
 """Trainings side by side: what ``tools/compare.py`` and ``tools/analysis_tools/plot_logs.py`` do.
 
-Works on the scalars of :func:`mmext.engine.curves.read_scalars`; a group is the runs of one setting
+Works on the scalars of :func:`mmext.launch.curves.read_scalars`; a group is the runs of one setting
 with several seeds.
 """
 
@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from mmext.engine.curves import Scalars, smooth
+from mmext.launch.curves import Scalars, smooth
 
 #: Series of a validation that say how long it took.
 CLOCKS = ('val/time', 'val/data_time')
@@ -73,8 +73,8 @@ def costs(scalars: Scalars) -> dict[str, float]:
 
 
 def describe(values: Sequence[float]) -> dict[str, Any]:
-    """Mean, standard deviation (n - 1; 0 for one value) and all values."""
-    spread = float(np.std(values, ddof=1)) if len(values) > 1 else 0.0
+    """Mean, standard deviation (n - 1; None of one value, which has none) and all values."""
+    spread = float(np.std(values, ddof=1)) if len(values) > 1 else None
     return {'mean': float(np.mean(values)), 'std': spread, 'values': [float(v) for v in values]}
 
 
@@ -133,6 +133,7 @@ def plot_runs(
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
+    from matplotlib.ticker import MaxNLocator
 
     if not keys or not groups:
         raise ValueError('no series to draw: the runs have logged neither a loss nor a metric')
@@ -154,8 +155,8 @@ def plot_runs(
                 axes.fill_between(
                     steps, curves.min(0), curves.max(0), alpha=0.2, color=line.get_color()
                 )
-        unit = 'iteration' if key.startswith('train/') else 'step of the log'
-        axes.set(xlabel=unit, ylabel=key.partition('/')[2])
+        axes.set(xlabel=_unit(key, groups), ylabel=key.partition('/')[2])
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.grid(alpha=0.3)
         axes.legend(fontsize='small')
     for axes in panels:
@@ -168,6 +169,17 @@ def plot_runs(
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def _unit(key: str, groups: Mapping[str, Sequence[Scalars]]) -> str:
+    """What the steps of a series count: validations of runs by epochs are logged by epoch."""
+    if key.startswith('train/'):
+        return 'iteration'
+    runs = [run for group in groups.values() for run in group if key in run]
+    by_epoch = all(
+        'train/epoch' in run and run[key][0].max() <= run['train/epoch'][1].max() for run in runs
+    )
+    return 'epoch' if by_epoch else 'iteration'
 
 
 def _together(series: Sequence[tuple[np.ndarray, np.ndarray]]) -> tuple[np.ndarray, np.ndarray]:

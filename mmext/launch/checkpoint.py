@@ -9,8 +9,9 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
+from mmengine.logging import print_log
 from mmengine.model import is_model_wrapper
-from mmengine.runner import CheckpointLoader
+from mmengine.runner import CheckpointLoader, find_latest_checkpoint
 from torch import nn
 
 
@@ -33,6 +34,36 @@ def read_checkpoint(path: str, logger: str | None = None) -> Any:
         raise
     except Exception as error:  # the unpicklers fail on junk in any way, struct.error for one
         raise ValueError(f'{path} is not a checkpoint that torch can read: {error}') from error
+
+
+def checkpoint_to_resume(work_dir: str, resume: str) -> str | None:
+    """Path of the checkpoint that a training goes on from.
+
+    Args:
+        work_dir: Folder of the training, which may have moved.
+        resume: A checkpoint, or ``'auto'``: the latest one in the folder.
+
+    Returns:
+        None where the folder has none yet.
+
+    Raises:
+        FileNotFoundError: The checkpoint is gone.
+    """
+    if resume != 'auto':
+        if '://' not in resume and not os.path.exists(resume):
+            raise FileNotFoundError(f'--resume: the checkpoint {resume} does not exist')
+        return resume
+    latest = find_latest_checkpoint(work_dir)
+    if latest is None or '://' in latest or os.path.exists(latest):
+        return latest
+    # MMEngine notes an absolute path, which is wrong once the work dir has moved.
+    moved = os.path.join(work_dir, os.path.basename(latest))
+    if os.path.isfile(moved):
+        print_log(f'{latest} is gone: {moved} is taken in its place.', logger='current')
+        return moved
+    raise FileNotFoundError(
+        f'--resume: {work_dir}/last_checkpoint names a file that is gone; {latest} does not exist'
+    )
 
 
 def check_checkpoint(model: nn.Module, path: str) -> None:

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from mmext.engine import comparison
+from mmext.launch import comparison
 
 
 def run(loss, top1=None, **more):
@@ -37,7 +37,7 @@ def test_seeds_are_paired():
     assert table['a']['base'] == {'mean': 2.0, 'std': pytest.approx(2**0.5), 'values': [1.0, 3.0]}
     assert table['a']['other']['values'] == [0.5, 3.5]
     assert table['a']['difference']['values'] == [-0.5, 0.5]
-    assert comparison.describe([4.0])['std'] == 0
+    assert comparison.describe([4.0])['std'] is None
     with pytest.raises(ValueError, match=r'no seed .*\[0\].*\[1\]'):
         comparison.compare({0: {}}, {1: {}})
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from mmext.engine.attacks import (
+from mmext.attacks.gradient_attacks import (
     distance,
     distance_direction,
     entropy_direction,

@@ -1,7 +1,7 @@
 """FGSM and PGD on plain tensors, and what every attack returns.
 
 ``x`` are images in ``bounds``, ``logits_fn`` maps them to logits (N, K); see
-:func:`mmext.engine.adversarial.logits_fn` for classifiers of MMPretrain, and call an attack inside
+:func:`mmext.attacks.adversarial.logits_fn` for classifiers of MMPretrain, and call an attack inside
 ``attack_mode``.
 """
 
@@ -12,7 +12,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from mmext.engine.adversarial import LogitsFn
+from mmext.attacks.adversarial import LogitsFn
 
 NORMS = ('linf', 'l2')
 _FLOOR = 1e-12

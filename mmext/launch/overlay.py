@@ -212,7 +212,7 @@ def _refuse_conflicts(fragments: dict[str, dict[str, Any]]) -> None:
     for name, fragment in fragments.items():
         own = claims(fragment)
         for claim in own:
-            other = next((taken for taken in owner if _overlap(taken, claim)), None)
+            other = next((taken for taken in owner if overlap(taken, claim)), None)
             if other is not None:
                 raise ValueError(
                     f'overlays {owner[other]} and {name} cannot be combined: both set '
@@ -224,7 +224,7 @@ def _refuse_conflicts(fragments: dict[str, dict[str, Any]]) -> None:
             needed[kind] = name
     for name, fragment in fragments.items():
         for kept in fragment.get('_keeps_', ()):
-            setters = (o for c, o in owner.items() if o != name and _overlap(c, kept))
+            setters = (o for c, o in owner.items() if o != name and overlap(c, kept))
             setter = next(setters, None)
             if setter is not None:
                 raise ValueError(
@@ -239,7 +239,7 @@ def _refuse_conflicts(fragments: dict[str, dict[str, Any]]) -> None:
         )
 
 
-def _overlap(one: str, other: str) -> bool:
+def overlap(one: str, other: str) -> bool:
     """Whether two dotted keys are the same or one lies inside the other."""
     return f'{one}.'.startswith(f'{other}.') or f'{other}.'.startswith(f'{one}.')
 

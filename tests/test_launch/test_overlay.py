@@ -4,8 +4,9 @@ import pytest
 from mmengine.hooks import EMAHook
 from overlay_hosts import host
 
-from mmext.engine import launch, overlay
+from mmext import launch
 from mmext.engine.hooks import IterSeedHook
+from mmext.launch import overlay
 
 
 def test_dicts_merge_hooks_append_and_the_host_is_untouched(fragments):

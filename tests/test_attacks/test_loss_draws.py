@@ -4,8 +4,8 @@ import pytest
 import torch
 from mmengine.logging import MessageHub
 
-from mmext.engine import loss_draws
-from mmext.engine.loss_draws import LossDraws
+from mmext.attacks import loss_draws
+from mmext.attacks.loss_draws import LossDraws
 
 
 @pytest.fixture

@@ -3,7 +3,8 @@
 import pytest
 from overlay_hosts import host
 
-from mmext.engine import launch, overlay
+from mmext import launch
+from mmext.launch import overlay
 
 SEMI = dict(
     default_scope='mmdet',

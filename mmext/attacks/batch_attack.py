@@ -6,8 +6,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from mmext.attacks.adversarial import PixelSpace, attack_mode
 from mmext.engine import rng
-from mmext.engine.adversarial import PixelSpace, attack_mode
 
 
 class BatchAttack:

@@ -17,7 +17,7 @@ from mmengine.registry import DATASETS, MODELS, DefaultScope, init_default_scope
 from mmengine.runner import load_checkpoint
 from torch import Tensor, nn
 
-from mmext.engine.checkpoint import check_checkpoint
+from mmext.launch.checkpoint import check_checkpoint
 
 LogitsFn = Callable[[Tensor], Tensor]
 

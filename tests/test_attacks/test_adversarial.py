@@ -6,7 +6,7 @@ from mmpretrain.registry import MODELS
 from mmpretrain.structures import DataSample
 from torch import nn
 
-from mmext.engine.adversarial import (
+from mmext.attacks.adversarial import (
     PixelSpace,
     attack_labels,
     attack_mode,
@@ -14,7 +14,7 @@ from mmext.engine.adversarial import (
     content_mask,
     logits_fn,
 )
-from mmext.engine.records import Records
+from mmext.launch.records import Records
 
 
 def classifier(**preprocessor):

@@ -4,9 +4,10 @@ import logging
 import pytest
 from mmengine.config import Config
 
+from mmext import launch
 from mmext.datasets.known_sets import SETS
-from mmext.engine import annotations, launch
-from mmext.engine.annotations import check_annotations
+from mmext.launch import annotations
+from mmext.launch.annotations import check_annotations
 
 CLASSES = ('cat', 'dog')
 
@@ -186,11 +187,30 @@ def test_a_missing_known_set_is_named_with_its_command(dataset, tmp_path, monkey
         check_annotations(dict(val_dataloader=dict(dataset=dataset)))
 
 
-def test_unknown_folders_and_pipelines_are_left_alone(tmp_path, monkeypatch):
+@pytest.mark.parametrize(
+    'dataset, scope',
+    [
+        (dict(type='ImageNet', data_root='gone'), 'mmpretrain'),
+        (dict(type='mmpretrain.CustomDataset', data_prefix='gone'), None),
+        (dict(type='RepeatDataset', dataset=dict(type='VOCDataset', data_root='gone')), 'mmdet'),
+        (dict(type='FashionMNIST', data_root='gone', download=False), 'mmpretrain'),
+    ],
+)
+def test_a_folder_that_is_not_there_is_named(dataset, scope, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    cfg = dict(default_scope=scope, val_dataloader=dict(dataset=dataset))
+    with pytest.raises(FileNotFoundError, match='val_dataloader: gone does not exist: put the'):
+        check_annotations(cfg)
+    (tmp_path / 'gone').mkdir()
+    check_annotations(cfg)
+
+
+def test_other_places_and_pipelines_are_left_alone(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     pipeline = [dict(type='Paste', data_root='data/mnist')]
     for dataset in (
-        dict(type='ImageNet', data_root='data/imagenet'),
+        # MMPretrain downloads it there.
+        dict(type='mmpretrain.FashionMNIST', data_root='data/mine'),
         dict(type='MNIST', data_root='s3://bucket/mnist'),
         dict(type='ToyDataset', pipeline=pipeline),
     ):

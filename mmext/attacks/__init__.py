@@ -1,0 +1,1 @@
+"""Attacks on classifiers: pixels, gradients and budgets that several plugins share."""
