@@ -3,6 +3,7 @@
 import torch
 from mmcv.transforms import BaseTransform
 from mmdet.structures.bbox import HorizontalBoxes
+from torch import Tensor
 
 from mmext.datasets.box_views import project_boxes
 from mmext.registry import TRANSFORMS
@@ -17,7 +18,8 @@ class EllipseBoxes(HorizontalBoxes):
         Args:
             homography_matrix: ``(3, 3)``, tensor or array.
         """
-        self.tensor = project_boxes(self.tensor, torch.as_tensor(homography_matrix))
+        boxes: Tensor = self.tensor  # type: ignore[has-type]
+        self.tensor = project_boxes(boxes, torch.as_tensor(homography_matrix))
 
 
 @TRANSFORMS.register_module()

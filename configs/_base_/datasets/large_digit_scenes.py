@@ -5,7 +5,14 @@ data_root = 'data/large_digit_scenes/'
 percent = 5
 labelled_ann = f'annotations/semi/instances_train.{_base_.fold}@{percent}.json'
 unlabelled_ann = f'annotations/semi/instances_train.{_base_.fold}@{percent}-unlabeled.json'
-labelled_dataset = dict(_base_.labelled_dataset, data_root=data_root, ann_file=labelled_ann)
+# Digits do not fill the corners of their boxes.
+load, annotations, *others = _base_.augment_labelled
+labelled_dataset = dict(
+    _base_.labelled_dataset,
+    data_root=data_root,
+    ann_file=labelled_ann,
+    pipeline=[load, annotations, dict(type='mmext.ToEllipseBoxes'), *others, _base_.pack],
+)
 train_dataloader = dict(
     batch_size=8, sampler=dict(batch_size=8), dataset=dict(datasets=[labelled_dataset])
 )
