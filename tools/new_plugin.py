@@ -1,13 +1,14 @@
 #!/usr/bin/env python
 """Start a new plugin: a small method that works, with everything a plugin here has.
 
-Writes the functional core, a registered hook, config, overlay, method card, metafile and tests, and
-enters the plugin into registry, model index, README table and the conformance kit's table. The
-method (gradient centralization) is there to be replaced, file by file; docs/add_a_plugin.md tells
-how. Lint and tests pass before and after.
+Writes the functional core, a registered class, config, overlay, method card, metafile and tests,
+and enters the plugin into registry, model index, README table and the conformance kit's table. The
+method is an example of the kind, there to be replaced, file by file; docs/add_a_plugin.md tells
+how. Lint and tests pass before and after. The method card says of itself that it is not written.
 
 Examples:
     python tools/new_plugin.py gradient_noise
+    python tools/new_plugin.py ternary_steps --kind wrapper
     python tools/new_plugin.py entropy_sgd --title 'Entropy-SGD' --paper https://arxiv.org/abs/1611.01838
 """
 
@@ -16,23 +17,122 @@ import keyword
 import re
 import subprocess
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 TEMPLATE = Path(__file__).resolve().parent / 'plugin_template'
 NAME = re.compile(r'[a-z][a-z0-9]*(_[a-z0-9]+)*')
-PAPER = 'https://arxiv.org/abs/2004.01461'
-#: Template -> file of the plugin.
+#: Where no paper is named: an address that cannot be taken for one.
+NO_PAPER = 'https://arxiv.org/abs/0000.00000'
+#: Template -> file of the plugin. What a kind has in a folder of its own replaces the template, or
+#: the ``@BODY@`` in it.
 FILES = {
     '__init__.py': 'mmext/plugins/{name}/__init__.py',
     'functional.py': 'mmext/plugins/{name}/functional.py',
-    'hook.py': 'mmext/plugins/{name}/hook.py',
+    'class.py': 'mmext/plugins/{name}/{module}.py',
     'overlay.py': 'configs/overlays/{name}.py',
     'config.py': 'configs/{name}/{name}_lenet_digits.py',
     'card.md': 'configs/{name}/README.md',
     'metafile.yml': 'configs/{name}/metafile.yml',
     'test_functional.py': 'tests/test_plugins/test_{name}/test_{name}_functional.py',
-    'test_hook.py': 'tests/test_plugins/test_{name}/test_{name}_hook.py',
+    'test_class.py': 'tests/test_plugins/test_{name}/test_{name}_{module}.py',
+}
+
+
+@dataclass(frozen=True)
+class Kind:
+    """What the plugins of a kind have in common beside their templates.
+
+    Args:
+        module: File of the class.
+        suffix: End of the class's name.
+        registry: Of MMEngine, that finds the class.
+        example: Method that the templates implement.
+        takes: Trainings that the plugin serves, in metafile and overlay.
+        overlay: Lines of the overlay.
+        config: Those that add the plugin to the config; '' where they are the overlay's.
+        use: Those that the card shows; '' where they are the overlay's.
+        slots: Keys of a config that the overlay occupies.
+        needs: Package that not everybody has.
+    """
+
+    module: str
+    suffix: str
+    registry: str
+    example: str
+    takes: str
+    overlay: str
+    config: str = ''
+    use: str = ''
+    slots: str = ''
+    needs: str = ''
+
+    def classes(self, name: str) -> list[str]:
+        """Names of the classes of a plugin, the main one last: ``ForceRegularizationHook``."""
+        stem = ''.join(word.capitalize() for word in name.split('_'))
+        amp = [f'{stem}AmpOptimWrapper'] if self.registry == 'OPTIM_WRAPPERS' else []
+        return [*amp, stem + self.suffix]
+
+
+_HOOK = "custom_hooks = [dict(type='mmext.@CLASS@')]"
+_HOOK_IN_CONFIG = "custom_hooks = [*_base_.custom_hooks, dict(type='mmext.@CLASS@')]"
+_AROUND = "model = dict(type='mmext.@CLASS@', classifier=model)"
+_AUGMENT = "data_preprocessor = dict(batch_augments=dict(augments=dict(type='mmext.@CLASS@')))"
+#: Word behind ``--kind`` and folder of its templates -> kind.
+KINDS = {
+    'hook': Kind(
+        module='hook',
+        suffix='Hook',
+        registry='HOOKS',
+        example='gradient centralization (arXiv 2004.01461)',
+        takes='any training',
+        overlay=_HOOK,
+        config=_HOOK_IN_CONFIG,
+    ),
+    'two-pass': Kind(
+        module='hook',
+        suffix='Hook',
+        registry='HOOKS',
+        example='the extragradient step (Korpelevich 1976)',
+        takes="any training by MMEngine's train_step",
+        overlay=_HOOK,
+        config=_HOOK_IN_CONFIG,
+    ),
+    'wrapper': Kind(
+        module='optim_wrapper',
+        suffix='OptimWrapper',
+        registry='OPTIM_WRAPPERS',
+        example='block-normalized gradients (arXiv 1707.04822)',
+        takes='any training',
+        overlay="optim_wrapper = dict(type='mmext.@CLASS@')",
+        use="optim_wrapper = dict(\n    type='mmext.@CLASS@',\n    "
+        "optimizer=dict(type='SGD', lr=0.1),\n)",
+        slots='optim_wrapper.type',
+    ),
+    'model': Kind(
+        module='classifier',
+        suffix='Classifier',
+        registry='MODELS',
+        example='noise on the inputs in training (Bishop 1995)',
+        takes='any classifier of MMPretrain',
+        overlay="model = dict(type='mmext.@CLASS@', classifier=dict(_host_='classifier'))",
+        config=_AROUND,
+        use=f'# below any classifier config of yours\n{_AROUND}',
+        slots='model',
+        needs='mmpretrain',
+    ),
+    'transform': Kind(
+        module='augment',
+        suffix='',
+        registry='TRANSFORMS',
+        example='Cutout (arXiv 1708.04552)',
+        takes='any classifier of MMPretrain',
+        overlay=f"_host_ = 'classifier'\n{_AUGMENT}",
+        config=_AUGMENT,
+        use=f'# beside what your data_preprocessor has\n{_AUGMENT}',
+        slots='data_preprocessor.batch_augments',
+    ),
 }
 
 
@@ -44,10 +144,13 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument('name', help='name of the package, like force_regularization')
+    parser.add_argument(
+        '--kind', choices=KINDS, default='hook', help='what it registers (default: %(default)s)'
+    )
     parser.add_argument('--title', help='name for people (default: made of the name)')
     parser.add_argument(
-        '--paper', default=PAPER, metavar='URL',
-        help='https://arxiv.org/abs/... (default: that of the example)',
+        '--paper', default=NO_PAPER, metavar='URL',
+        help='https://arxiv.org/abs/... (default: a placeholder)',
     )  # fmt: skip
     parser.add_argument(
         '--root', type=Path, default=ROOT, help='checkout to write into (default: this one)'
@@ -55,8 +158,13 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
-def check_name(name: str, root: Path) -> None:
+def check_name(name: str, kind: Kind, root: Path) -> None:
     """Refuse a name that cannot be a package or is in use.
+
+    Args:
+        name: Of the package.
+        kind: Of the plugin.
+        root: The checkout.
 
     Raises:
         ValueError: The message says what is wrong and what to do.
@@ -68,76 +176,118 @@ def check_name(name: str, root: Path) -> None:
         )
     if keyword.iskeyword(name) or keyword.issoftkeyword(name) or name in sys.stdlib_module_names:
         raise ValueError(f'NAME={name!r} is a word of Python: choose another')
-    present = [path for path in _targets(name, root).values() if path.exists()]
+    if kind.registry == 'OPTIM_WRAPPERS' and name.split('_')[-1] == 'amp':
+        # Overlays make the name of the counterpart for mixed precision by this word.
+        raise ValueError(f'NAME={name!r} of an optimizer wrapper must not end in amp')
+    present = [path for path in _targets(name, kind, root).values() if path.exists()]
     folders = [root / 'mmext/plugins' / name, root / 'configs' / name]
     present += [folder for folder in folders if folder.exists() and any(folder.iterdir())]
     if present:
         where = ', '.join(str(path.relative_to(root)) for path in present[:3])
         raise ValueError(f'NAME={name!r} is taken: {where} exists')
+    owners = (root / 'mmext/registry.py').read_text()
+    if known := [cls for cls in kind.classes(name) if f"'{cls}'" in owners]:
+        raise ValueError(f'NAME={name!r} is taken: mmext.{known[0]} exists')
 
 
-def class_name(name: str) -> str:
-    """``force_regularization`` -> ``ForceRegularizationHook``."""
-    return ''.join(word.capitalize() for word in name.split('_')) + 'Hook'
+def fields(name: str, kind: Kind, title: str | None, paper: str, root: Path) -> dict[str, str]:
+    """Placeholder -> text.
 
+    Args:
+        name: Of the package.
+        kind: Of the plugin.
+        title: Name for people, or None.
+        paper: Its address.
+        root: The checkout.
 
-def fields(name: str, title: str | None, paper: str, root: Path) -> dict[str, str]:
-    """Placeholder -> text."""
+    Raises:
+        ValueError: Title or address cannot be used.
+    """
     if not re.fullmatch(r'https://arxiv\.org/abs/\d{4}\.\d{4,5}', paper):
-        raise ValueError(f'--paper {paper!r} must be like https://arxiv.org/abs/2004.01461')
+        raise ValueError(f'--paper {paper!r} must be like https://arxiv.org/abs/1611.01838')
     title = title or ' '.join(name.split('_')).capitalize()
     if re.search(r'["\\\n@|]', title) or not 0 < len(title.strip()) <= 40:
         raise ValueError(f'--title {title!r} must be 1 to 40 characters without any of " \\ @ |')
     version = re.search(r"'(.+)'", (root / 'mmext/version.py').read_text())
-    return {
+    classes = kind.classes(name)
+    told = {
         'NAME': name,
-        'CLASS': class_name(name),
+        'MODULE': kind.module,
+        'CLASS': classes[-1],
+        'AMP': classes[0],
+        # Two names can be too long for a line.
+        'IMPORTED': classes[0] if len(classes) == 1 else f'(\n    {_lines(classes, 4)}\n)',
+        'ALL': ', '.join(map(repr, classes)),
         'TITLE': title,
         'QUOTED_TITLE': title.replace("'", "''"),
-        'COLLECTION': class_name(name).removesuffix('Hook'),
+        'COLLECTION': classes[-1].removesuffix(kind.suffix),
         'URL': paper,
-        # A hook that only changes gradients goes with all; a test trains it with each.
-        'OTHERS': ', '.join(sorted(p.parent.name for p in root.glob('configs/*/metafile.yml'))),
+        'EXAMPLE': kind.example,
+        'TAKES': kind.takes,
+        'SLOTS': kind.slots,
+        'NEEDS': kind.needs,
         'VERSION': version[1] if version else '0.1.0',
     }
+    for place in ('overlay', 'config', 'use'):
+        told[place.upper()] = _filled(getattr(kind, place) or kind.overlay, told)
+    return told
 
 
-def insertions(name: str, told: dict[str, str]) -> dict[str, tuple[str, str]]:
-    """Shared file -> (pattern, entry): the entry goes right behind what the pattern finds."""
-    owner = f"    'mmext.plugins.{name}': ('{told['CLASS']}',),\n"
+def insertions(name: str, kind: Kind) -> list[tuple[str, str, str]]:
+    """Shared file, pattern and entry: the entry goes right behind what the pattern finds."""
+    classes = [repr(cls) for cls in kind.classes(name)]
+    owned = f'{classes[0]},' if len(classes) == 1 else f'\n        {_lines(classes, 8)}\n    '
     settings = (
-        f"    PluginSettings('{name}', {{'mmext.{told['CLASS']}': 'HOOKS'}}, hosts.classifier, "
-        f"'{name}'),\n"
+        f"    PluginSettings(\n        '{name}',\n"
+        f"        {{'mmext.{kind.classes(name)[-1]}': '{kind.registry}'}},\n"
+        f"        hosts.classifier,\n        '{name}',\n    ),\n"
     )
-    if len(settings) > 101:
-        settings = (
-            f"    PluginSettings(\n        '{name}',\n"
-            f"        {{'mmext.{told['CLASS']}': 'HOOKS'}},\n"
-            f"        hosts.classifier,\n        '{name}',\n    ),\n"
-        )
-    return {
-        'mmext/registry.py': (r'^OWNERS: .*= \{\n(?:.*\n)*?(?=^\}\n)', owner),
-        'model-index.yml': (r'\A(?:.*\n)+', f'  - configs/{name}/metafile.yml\n'),
-        'tests/plugin_settings.py': (r'^PLUGINS = \[\n(?:.*\n)*?(?=^\]\n)', settings),
-    }
+    found = [
+        ('mmext/registry.py', _end_of(r'OWNERS: .*= \{', '}'),
+         f"    'mmext.plugins.{name}': ({owned}),\n"),
+        ('model-index.yml', r'\A(?:.*\n)+', f'  - configs/{name}/metafile.yml\n'),
+        ('tests/plugin_settings.py', _end_of(r'PLUGINS = \[', ']'), settings),
+    ]  # fmt: skip
+    if kind.needs:
+        entry = f"    'mmext.plugins.{name}': (('{kind.needs}',), 'pretrain'),\n"
+        found.append(('mmext/registry.py', _end_of(r'NEEDS: .*= \{', '}'), entry))
+    return found
 
 
-def create(name: str, title: str | None, paper: str, root: Path) -> list[Path]:
+def create(name: str, kind: str, title: str | None, paper: str, root: Path) -> list[Path]:
     """Write the plugin; all files or none.
+
+    Args:
+        name: Of the package.
+        kind: One of :data:`KINDS`.
+        title: Name for people; None: made of the name.
+        paper: Its address.
+        root: The checkout to write into.
+
+    Returns:
+        list of Path: The files that were written.
 
     Raises:
         ValueError: Bad name, title or address, or a shared file has no place for the entry.
     """
     if not (root / 'mmext/registry.py').exists():
         raise ValueError(f'{root} is no checkout of mmext: name one by --root')
-    check_name(name, root)
-    told = fields(name, title, paper, root)
+    about = KINDS[kind]
+    check_name(name, about, root)
+    told = fields(name, about, title, paper, root)
     written = {}
-    for source, target in _targets(name, root).items():
-        text = (TEMPLATE / f'{source}.in').read_text()
-        written[target] = re.sub(r'@([A-Z_]+)@', lambda match: told[match[1]], text)
-    for file, (pattern, entry) in insertions(name, told).items():
-        text = (root / file).read_text()
+    for source, target in _targets(name, about, root).items():
+        shared, own = TEMPLATE / f'{source}.in', TEMPLATE / kind / f'{source}.in'
+        body = own.read_text() if own.exists() else ''
+        text = shared.read_text().replace('@BODY@\n', body) if shared.exists() else body
+        written[target] = _filled(text, told)
+    for cls in about.classes(name):
+        for target, text in written.items():
+            if re.search(rf'^from (?!mmext\.plugins|\.).* import .*\b{cls}\b', text, re.MULTILINE):
+                where = target.relative_to(root)
+                raise ValueError(f'NAME={name!r} makes a class {cls}, which {where} imports')
+    for file, pattern, entry in insertions(name, about):
+        text = written.get(root / file) or (root / file).read_text()
         place = re.search(pattern, text, re.MULTILINE)
         if place is None:
             raise ValueError(f'{file} has no place for {name}: {pattern!r} is not found')
@@ -148,8 +298,25 @@ def create(name: str, title: str | None, paper: str, root: Path) -> list[Path]:
     return list(written)
 
 
-def _targets(name: str, root: Path) -> dict[str, Path]:
-    return {source: root / target.format(name=name) for source, target in FILES.items()}
+def _targets(name: str, kind: Kind, root: Path) -> dict[str, Path]:
+    return {
+        source: root / target.format(name=name, module=kind.module)
+        for source, target in FILES.items()
+    }
+
+
+def _filled(text: str, told: dict[str, str]) -> str:
+    return re.sub(r'@([A-Z_]+)@', lambda match: told[match[1]], text)
+
+
+def _lines(items: list[str], indent: int) -> str:
+    """One item a line, each with its comma."""
+    return f'\n{" " * indent}'.join(f'{item},' for item in items)
+
+
+def _end_of(opening: str, closing: str) -> str:
+    """Pattern of a literal at the top of a file, up to its closing bracket."""
+    return rf'^{opening}\n(?:.*\n)*?(?=^\{closing}\n)'
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -157,15 +324,18 @@ def main(argv: list[str] | None = None) -> None:
     args = parse_args(argv)
     root = args.root.resolve()
     try:
-        written = create(args.name, args.title, args.paper, root)
+        written = create(args.name, args.kind, args.title, args.paper, root)
     except (ValueError, FileNotFoundError) as error:
         sys.stderr.write(f'new_plugin.py: error: {error}\n')
         raise SystemExit(2) from error
-    if (root / 'projects/evidence.py').exists():
-        # The list of plugins in README.md is made of the metafiles.
-        subprocess.run([sys.executable, str(root / 'projects/evidence.py')], check=True)
+    # The list of plugins in README.md and docs/compatibility.md are made of the metafiles.
+    for script in ('projects/evidence.py', 'projects/compatibility.py'):
+        if (root / script).exists():
+            subprocess.run([sys.executable, str(root / script)], check=True)
     for path in written:
         sys.stdout.write(f'{path.relative_to(root)}\n')
+    if args.paper == NO_PAPER:
+        sys.stdout.write(f'no --paper: {NO_PAPER} stands in its place\n')
     sys.stdout.write('next: docs/add_a_plugin.md\n')
 
 
