@@ -23,8 +23,8 @@ from torch import nn
 import mmext
 from mmext import launch
 from mmext.compat.mim import config_folder
+from mmext.engine.curves import plot_curves, read_scalars, training_minutes
 from mmext.launch.checkpoint import check_checkpoint, read_checkpoint
-from mmext.launch.curves import plot_curves, read_scalars, training_minutes
 
 #: Largest file of weights, in bytes.
 MAX_BYTES = 5_000_000

@@ -31,7 +31,7 @@ def script(import_script, monkeypatch):
 
 
 def test_study_trains_compares_and_skips_what_is_done(script, root, tmp_path, monkeypatch, capsys):
-    from mmext.launch.curves import read_scalars
+    from mmext.engine.curves import read_scalars
 
     monkeypatch.chdir(root)
     plain = ['supervised', 'supervised_2x']

@@ -26,8 +26,8 @@ if find_spec('mmext') is None:
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from mmext import launch
+from mmext.engine.curves import read_scalars
 from mmext.launch import comparison, overlay
-from mmext.launch.curves import read_scalars
 from mmext.launch.records import Records
 
 TRAIN = Path(__file__).resolve().parent / 'train.py'

@@ -21,7 +21,6 @@ _MOVED = {
     'mmext.engine.batch_attack': 'mmext.attacks.batch_attack',
     'mmext.engine.checkpoint': 'mmext.launch.checkpoint',
     'mmext.engine.comparison': 'mmext.launch.comparison',
-    'mmext.engine.curves': 'mmext.launch.curves',
     'mmext.engine.hooks.attack_model': 'mmext.attacks.attack_model',
     'mmext.engine.launch': 'mmext.launch',
     'mmext.engine.loss_draws': 'mmext.attacks.loss_draws',

@@ -1,6 +1,6 @@
 """Trainings side by side: what ``tools/compare.py`` and ``tools/analysis_tools/plot_logs.py`` do.
 
-Works on the scalars of :func:`mmext.launch.curves.read_scalars`; a group is the runs of one setting
+Works on the scalars of :func:`mmext.engine.curves.read_scalars`; a group is the runs of one setting
 with several seeds.
 """
 
@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from mmext.launch.curves import Scalars, smooth
+from mmext.engine.curves import Scalars, smooth
 
 #: Series of a validation that say how long it took.
 CLOCKS = ('val/time', 'val/data_time')

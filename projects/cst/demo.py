@@ -170,7 +170,7 @@ def evaluate(demo: Demo, method: str, work_dir: Path, pictures: int) -> Iterator
     from mmengine.runner import find_latest_checkpoint
 
     from mmext import launch
-    from mmext.launch.curves import read_scalars, training_minutes
+    from mmext.engine.curves import read_scalars, training_minutes
 
     cfg = launch.load_config(demo.path(method))
     launch.prepare_test(cfg, find_latest_checkpoint(work_dir), work_dir=str(work_dir / 'test'))
@@ -253,7 +253,7 @@ def report(demo: Demo, out: Path, pictures: int, digest: str) -> None:
     from rich.table import Table
 
     from mmext import launch
-    from mmext.launch.curves import plot_curves, read_scalars
+    from mmext.engine.curves import plot_curves, read_scalars
 
     say(f'evaluating on {demo.caption}')
     sets = launch.load_config(demo.path('cst')).train_dataloader.dataset.datasets

@@ -14,7 +14,7 @@ from mmengine.runner import find_latest_checkpoint
 
 from mmext import launch
 from mmext.datasets.scenes import SceneSettings, generate
-from mmext.launch.curves import read_scalars, training_minutes
+from mmext.engine.curves import read_scalars, training_minutes
 
 ROOT = Path(__file__).resolve().parents[2]
 #: Labelled share -> weight of the unsupervised loss, for all methods; the config's elsewhere.

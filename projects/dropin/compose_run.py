@@ -160,7 +160,7 @@ def report(out: Path, iterations: int, folder: Path, minutes, tensors, differing
     """Write the result."""
     from evidence import summary, write_result
 
-    from mmext.launch.curves import read_scalars
+    from mmext.engine.curves import read_scalars
     from mmext.launch.records import sha256
 
     manifest = folder / 'manifest.json'

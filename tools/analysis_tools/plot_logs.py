@@ -17,8 +17,8 @@ if find_spec('mmext') is None:
     sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from mmext import launch
+from mmext.engine.curves import read_scalars
 from mmext.launch import comparison
-from mmext.launch.curves import read_scalars
 
 
 def parse_args(argv: list[str] | None) -> argparse.Namespace:

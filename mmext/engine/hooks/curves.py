@@ -5,7 +5,7 @@ import os
 from mmengine.hooks import Hook
 from mmengine.logging import print_log
 
-from mmext.launch.curves import plot_curves, read_scalars
+from mmext.engine.curves import plot_curves, read_scalars
 from mmext.registry import HOOKS
 
 

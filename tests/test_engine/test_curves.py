@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from mmext.engine.curves import plot_curves, read_scalars, smooth, training_minutes
 from mmext.engine.hooks import CurvesHook
-from mmext.launch.curves import plot_curves, read_scalars, smooth, training_minutes
 from mmext.registry import HOOKS
 
 
