@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 
 from .flow import DISFlow, warp
-from .interfaces import Frame
+from .frames import Frame
 
 
 class SceneCut:

@@ -9,7 +9,7 @@ from functools import cache
 import torch
 from torch import Tensor
 
-from .functional import CODES_PER_BYTE, sum_dtype, unpack_ternary
+from .packing import CODES_PER_BYTE, sum_dtype, unpack_ternary
 
 _BLOCK = 1024
 
@@ -77,7 +77,7 @@ def sum_packed(packed: Tensor, numel: int, packing: str) -> Tensor:
         packing: 'base3' or '2bit'.
 
     Returns:
-        Sums in -N..N, ``(numel,)`` of ``functional.sum_dtype``.
+        Sums in -N..N, ``(numel,)`` of ``packing.sum_dtype``.
     """
     if packed.device.type == 'cuda' and usable(packed.device.index):
         return launch_sum(packed, numel, packing)
