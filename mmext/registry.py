@@ -21,6 +21,7 @@ OWNERS: dict[str, tuple[str, ...]] = {
     'mmext.engine.hooks.channels_last': ('ChannelsLastHook',),
     'mmext.engine.hooks.plain_checkpoint': ('PlainCheckpointHook',),
     'mmext.engine.loops': ('ResumableIterTrainLoop',),
+    'mmext.engine.sharding': ('FSDP2Strategy', 'ShardedRunner'),
     'mmext.datasets.array_images': ('ArrayImages',),
     'mmext.datasets.casia_hwdb': ('CASIAHWDBDataset',),
     'mmext.datasets.degrade': ('Degrade', 'PackGANInputs'),

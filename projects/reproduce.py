@@ -14,7 +14,7 @@ STUDIES = {
     'conv_m': ('study.py',),
     'cst': ('cost.py', 'study.py'),
     'ctf_gan': ('study.py',),
-    'engine': ('cpu_speed.py',),
+    'engine': ('cpu_speed.py', 'sharding_memory.py'),
     'force_regularization': ('study.py', 'cost.py'),
     'guided_cw': ('budget.py', 'speed.py'),
     'mat': ('study.py',),

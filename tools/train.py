@@ -51,6 +51,12 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
         help='scale the learning rate by total batch size / auto_scale_lr.base_batch_size',
     )
     parser.add_argument(
+        '--shard',
+        action='store_true',
+        help='FSDP2: each rank holds its share of weights, gradients and optimizer states '
+        '(mmext.FSDP2Strategy)',
+    )
+    parser.add_argument(
         '--print', action='store_true', help='show what the options change in the config, and stop'
     )
     launch.add_common_arguments(parser)
@@ -80,6 +86,7 @@ def main(argv: list[str] | None = None) -> None:
             amp=args.amp,
             channels_last=args.channels_last,
             auto_scale_lr=args.auto_scale_lr,
+            shard=args.shard,
             launcher=args.launcher,
         )
         runner = launch.build_runner(cfg)

@@ -39,6 +39,7 @@ class _Callback(NamedTuple):
     order: int
     name: str
     call: Callable[..., Any]
+    shards: bool
 
 
 class _Pass(NamedTuple):
@@ -88,7 +89,7 @@ class Phases:
         self._callbacks: dict[str, list[_Callback]] = {phase: [] for phase in PHASES}
         self._optimizer: Any = None
         self._handles: list[Any] = []
-        self._checked_model: Any = None
+        self._checked: tuple[Any, bool] = (lambda: None), False
         self._open_contexts = 0
         self._reported: BaseException | None = None
         self._updating = False
@@ -99,7 +100,14 @@ class Phases:
     def batch(self) -> Any:
         return None if self._pass is None else self._pass.data
 
-    def register(self, phase: str, callback: Callable[..., Any], name: str, order: int = 0) -> None:
+    def register(
+        self,
+        phase: str,
+        callback: Callable[..., Any],
+        name: str,
+        order: int = 0,
+        shards: bool = False,
+    ) -> None:
         """Call ``callback`` at ``phase``.
 
         Args:
@@ -108,6 +116,9 @@ class Phases:
                 ``around_forward`` and ``before_backward`` matter.
             name (str): Name of the plugin. It may be used once per phase.
             order (int): Callbacks run by ascending order, equal ones as registered.
+            shards (bool): Whether the callback works where a rank has only its rows of weights and
+                gradients (FSDP2, :mod:`mmext.engine.sharding`). If not, ``optim_context`` raises
+                a TypeError on a sharded model.
 
         Raises:
             ValueError: Unknown phase, the name is taken, or an update phase is asked for with a
@@ -131,7 +142,7 @@ class Phases:
             )
         if phase in _UPDATES:
             self._refuse_fused(name)
-        callbacks.append(_Callback(order, name, callback))
+        callbacks.append(_Callback(order, name, callback, shards))
         callbacks.sort(key=lambda callback: callback.order)
         self._leave_after_update = False
         self.follow_optimizer()
@@ -249,7 +260,7 @@ class Phases:
     @contextmanager
     def context(self, model):
         """Keep account of open contexts and report errors of the body."""
-        self._refuse_fsdp(model)
+        self._refuse_shards(model)
         self._open_contexts += 1
         try:
             self.call('before_forward', model)
@@ -335,26 +346,23 @@ class Phases:
                 'fused=False in the optimizer or loss_scale=dict(enabled=False)'
             )
 
-    def _refuse_fsdp(self, model: Any) -> None:
-        if self._checked_model is not None and self._checked_model() is model:
+    def _refuse_shards(self, model: Any) -> None:
+        if self._checked[0]() is not model:
+            sharded = _is_sharded(model)
+            try:
+                self._checked = weakref.ref(model), sharded
+            except TypeError:
+                self._checked = (lambda: model), sharded
+        if not self._checked[1]:
             return
-        if torch.distributed.is_available():
-            import torch.distributed.fsdp as fsdp
-
-            # The second is torch >= 2.6's fully_shard.
-            names = ('FullyShardedDataParallel', 'FSDPModule')
-            classes = tuple(getattr(fsdp, name) for name in names if hasattr(fsdp, name))
-            modules = model.modules() if hasattr(model, 'modules') else ()
-            if any(isinstance(module, classes) for module in modules):
-                raise TypeError(
-                    'phases do not support FSDP: its parameters are shards that change place '
-                    'during forward and backward, so a callback would see neither whole weights '
-                    'nor whole gradients; use MMDistributedDataParallel'
-                )
-        try:
-            self._checked_model = weakref.ref(model)
-        except TypeError:
-            self._checked_model = None
+        for callbacks in self._callbacks.values():
+            for callback in callbacks:
+                if not callback.shards:
+                    raise TypeError(
+                        f'"{callback.name}" does not work on a sharded model (FSDP): it needs '
+                        'whole weights or gradients, or another pass, and a rank has shards of '
+                        'them; train without --shard (MMDistributedDataParallel)'
+                    )
 
 
 class _Phased(OptimWrapper):
@@ -390,6 +398,28 @@ class _Phased(OptimWrapper):
             super().step(**kwargs)
         finally:
             phases.finish_step()
+
+
+def _is_sharded(model: Any) -> bool:
+    """Whether a model has modules of FSDP2.
+
+    Raises:
+        TypeError: It has some of the older FSDP.
+    """
+    modules = list(model.modules()) if hasattr(model, 'modules') else []
+    if not modules or not torch.distributed.is_available():
+        return False
+    import torch.distributed.fsdp as fsdp
+
+    if any(isinstance(module, fsdp.FullyShardedDataParallel) for module in modules):
+        raise TypeError(
+            'phases do not support FullyShardedDataParallel (FSDP1): its parameters are flat '
+            'shards that change place during forward and backward; use strategy=dict('
+            "type='mmext.FSDP2Strategy') or MMDistributedDataParallel"
+        )
+    # torch >= 2.6
+    kind = getattr(fsdp, 'FSDPModule', None)
+    return kind is not None and any(isinstance(module, kind) for module in modules)
 
 
 def _random_state(model: Any) -> dict[str, Tensor]:

@@ -39,6 +39,7 @@ def prepare(
     amp: bool = False,
     channels_last: bool = False,
     auto_scale_lr: bool = False,
+    shard: bool = False,
     launcher: str = 'none',
 ) -> None:
     """Put the choices of one training run into ``cfg`` and join the other ranks.
@@ -54,6 +55,8 @@ def prepare(
             on a CPU with ``mmext.AutocastHook``.
         channels_last: Add ``mmext.ChannelsLastHook``.
         auto_scale_lr: Scale the learning rate with the total batch size.
+        shard: Train with :class:`mmext.engine.sharding.ShardedRunner`, which takes the strategy of
+            the config.
         launcher: As in :func:`mmext.compat.distributed.setup`.
 
     Raises:
@@ -81,6 +84,8 @@ def prepare(
                 'put auto_scale_lr=dict(base_batch_size=...) into the config'
             )
         scale.enable = True
+    if shard:
+        _enable_sharding(cfg, launcher)
     _set_dataloader_defaults(cfg, ('train_dataloader', 'val_dataloader'))
     check_arguments(cfg)
     distributed.setup(cfg, launcher)
@@ -209,6 +214,23 @@ def _enable_amp(cfg: Config) -> None:
             )
         wrapper.type = amp_name
     wrapper.setdefault('loss_scale', 'dynamic')
+
+
+def _enable_sharding(cfg: Config, launcher: str) -> None:
+    if launcher == 'none':
+        raise ValueError(
+            '--shard spreads the model over ranks, and there is only one: start them with '
+            'bash tools/dist_train.sh CONFIG N --shard'
+        )
+    kind = cfg.get('runner_type', 'Runner')
+    if _name(kind).rpartition('.')[2] not in ('Runner', 'FlexibleRunner', 'ShardedRunner'):
+        raise ValueError(f'--shard sets runner_type, and the config has {_name(kind)!r} already')
+    strategy = cfg.get('strategy') or {'type': 'mmext.FSDP2Strategy'}
+    if cfg.get('sync_bn') is not None:
+        strategy.setdefault('sync_bn', cfg.sync_bn)
+    if (cfg.get('model_wrapper_cfg') or {}).get('broadcast_buffers'):
+        strategy.setdefault('broadcast_buffers', True)
+    cfg.runner_type, cfg.strategy = 'mmext.ShardedRunner', strategy
 
 
 def _enable_drawing(cfg: Config, show_dir: str) -> None:

@@ -38,8 +38,8 @@ class AutocastHook(Hook):
     On a CPU, depthwise convolutions that are strided or larger than 3x3 train in float32: oneDNN
     is 1.3 to 3 times slower at their gradients in bfloat16. The others keep bfloat16.
 
-    Works with accumulation, DDP (gloo, NCCL), the members of an OptimWrapperDict and every plugin.
-    Gain on a CPU: ``projects/engine/cpu_speed.py``; it is largest together with
+    Works with accumulation, DDP and FSDP2 (gloo, NCCL), the members of an OptimWrapperDict and
+    every plugin. Gain on a CPU: ``projects/engine/cpu_speed.py``; it is largest together with
     ``mmext.ChannelsLastHook``.
 
     Raises:
@@ -67,7 +67,7 @@ class AutocastHook(Hook):
                 )
         model = runner.model.module if is_model_wrapper(runner.model) else runner.model
         for wrapper in members.values():
-            phases.attach(wrapper).register('around_forward', _autocast, _NAME)
+            phases.attach(wrapper).register('around_forward', _autocast, _NAME, shards=True)
         if _device_of(model) == 'cpu':
             self._layers = [module for module in model.modules() if _slow_in_bfloat16(module)]
             if not _has_instructions():

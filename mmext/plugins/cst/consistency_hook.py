@@ -3,6 +3,7 @@
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
 
+from mmext.engine.sharding import whole
 from mmext.registry import HOOKS
 
 from .functional import parameter_distance, ramp
@@ -81,7 +82,7 @@ class DistributionConsistencyHook(Hook):
             return
         model = cycle_model(runner, type(self).__name__)
         distance = parameter_distance(*(student.parameters() for student in model.students))
-        runner.message_hub.update_scalar('train/dcr/student_distance', float(distance))
+        runner.message_hub.update_scalar('train/dcr/student_distance', float(whole(distance)))
         js = (outputs or {}).get('dcr/js_mean')
         if js is None:
             return

@@ -113,6 +113,13 @@ class CycleSelfTraining(BaseDetector):
         self.teachers_loaded = False
 
     @property
+    def works_on_shards(self) -> bool | str:
+        """True, or why not (:mod:`mmext.engine.sharding`)."""
+        if not self.semi_train_cfg['sequential_backward']:
+            return True
+        return 'semi_train_cfg.sequential_backward differentiates in the middle of the forward'
+
+    @property
     def students(self) -> tuple[nn.Module, nn.Module]:
         """S1 and S2."""
         return self.student1, self.student2

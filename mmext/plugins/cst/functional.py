@@ -155,15 +155,16 @@ def ema_update(
     """``teacher <- (1 - momentum) * teacher + momentum * student``, in place.
 
     Parameters and BN statistics alike: the student's own statistics are of its last ten or so
-    batches and do not fit weights that lag behind (ours). Counters are copied.
+    batches and do not fit weights that lag behind (ours). Counters are copied. Where both are
+    sharded alike (DTensor), each rank averages what it holds.
 
     Args:
         teacher, student: Modules of one architecture.
         momentum: Weight of the student, in [0, 1]; 1 copies.
         skip_buffers: Leave the teacher's buffers alone.
     """
-    targets = list(teacher.parameters())
-    sources = [parameter.detach() for parameter in student.parameters()]
+    targets = [_held(parameter) for parameter in teacher.parameters()]
+    sources = [_held(parameter.detach()) for parameter in student.parameters()]
     if not skip_buffers:
         for target, source in zip(teacher.buffers(), student.buffers(), strict=True):
             if target.is_floating_point():
@@ -175,6 +176,10 @@ def ema_update(
         torch._foreach_copy_(targets, sources)
     else:
         torch._foreach_lerp_(targets, sources, momentum)
+
+
+def _held(tensor: Tensor) -> Tensor:
+    return tensor.to_local() if hasattr(tensor, 'to_local') else tensor
 
 
 @torch.no_grad()

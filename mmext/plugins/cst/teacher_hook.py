@@ -96,12 +96,11 @@ class CycleTeacherHook(Hook):
             runner.message_hub.update_info(_KEPT, bool(model.teachers_loaded))
             self._copy(runner, model)
         self._phases = phases.attach(runner.optim_wrapper)
-        self._phases.register(
-            'after_update', lambda optimizer: self._average(model, self.momentum), name=_NAME
-        )
+        average = lambda optimizer: self._average(model, self.momentum)  # noqa: E731
+        self._phases.register('after_update', average, name=_NAME, shards=True)
         if self.clip_grad is not None:
             clip = partial(self._clip, model, self.clip_grad)
-            self._phases.register('before_update', clip, name=_NAME)
+            self._phases.register('before_update', clip, name=_NAME, shards=True)
 
     def before_train_iter(self, runner: Runner, batch_idx: int, data_batch=None) -> None:
         """Set the weight of the unsupervised loss; end the burn-in."""

@@ -8,6 +8,7 @@ from mmengine.dist import is_main_process
 from mmengine.runner import Runner
 from torch.optim import SGD, Optimizer
 
+from mmext.engine.sharding import is_sharded, own_rows, shard_of, whole
 from mmext.registry import HOOKS
 
 from .functional import FORCE_KINDS, as_matrices, force, rank_at, spectrum
@@ -33,8 +34,10 @@ class ForceRegularizationHook(FilterHook):
     AdamW's weight decay: ``W <- W + lr strength dW``, then the optimizer's step.
 
     Logs the ranks at ``energy`` and warns when a layer collapses. Costs O(N^2 D) per layer and
-    step for ``'l1'``, O(N D) for ``'l2'``; no communication: all ranks hold the same weights.
-    Stateless, so a resumed run is exact.
+    step for ``'l1'``, O(N D) for ``'l2'``; no communication: all ranks hold the same weights. On
+    shards (FSDP2) each layer's weight is gathered in turn for a step and for a report (with
+    ``'adaptive'`` its gradient, too), and every rank computes the whole force. Stateless, so a
+    resumed run is exact.
 
     Args:
         strength: Factor of the force (the paper's lambda); negative repels (discrimination
@@ -64,6 +67,7 @@ class ForceRegularizationHook(FilterHook):
     """
 
     phases = ('before_update',)
+    shards = True
 
     def __init__(
         self,
@@ -121,16 +125,16 @@ class ForceRegularizationHook(FilterHook):
         for weight, layer, group in self.owned(optimizer):
             if weight.grad is None:
                 continue
-            pull = force(weight, self.kind, getattr(layer, 'groups', 1))
+            pull = force(whole(weight), self.kind, getattr(layer, 'groups', 1))
             scale = self.strength
             if self.mode == 'adaptive':
-                scale = scale * weight.grad.norm() / pull.norm().clamp_min(1e-12)
+                scale = scale * whole(weight.grad).norm() / pull.norm().clamp_min(1e-12)
             if decoupled:
-                weight.add_(group['lr'] * scale * pull)
+                shard_of(weight).add_(group['lr'] * scale * own_rows(pull, weight))
             else:
                 # SGD(maximize=True) climbs along the gradient.
                 sign = 1 if group.get('maximize') else -1
-                weight.grad.add_(sign * scale * pull)
+                shard_of(weight.grad).add_(sign * scale * own_rows(pull, weight))
 
     def after_train_iter(
         self, runner: Runner, batch_idx: int, data_batch=None, outputs: dict | None = None
@@ -141,17 +145,23 @@ class ForceRegularizationHook(FilterHook):
 
     @torch.no_grad()
     def ranks(self) -> dict[str, tuple[int, int]]:
-        """Rank at ``energy`` and full rank of every layer, per group of grouped ones."""
+        """Rank at ``energy`` and full rank of every layer, per group of grouped ones.
+
+        On shards all ranks must call it.
+        """
         result = {}
         for name, layer in self.layers.items():
-            energies = spectrum(as_matrices(layer.weight, getattr(layer, 'groups', 1)))
+            energies = spectrum(as_matrices(whole(layer.weight), getattr(layer, 'groups', 1)))
             result[name] = rank_at(energies, self.energy), energies.shape[-1]
         return result
 
     def _report(self, runner: Runner, iteration: int) -> None:
-        if not is_main_process():
+        # On shards every rank takes part in the gathers.
+        if not (is_main_process() or is_sharded(runner.model)):
             return
         ranks = self.ranks()
+        if not is_main_process():
+            return
         shares = [rank / full for rank, full in ranks.values()]
         runner.message_hub.update_scalar('train/rank/mean_share', sum(shares) / len(shares))
         runner.visualizer.add_scalars(

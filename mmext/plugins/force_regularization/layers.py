@@ -86,6 +86,8 @@ class FilterHook(Hook):
 
     #: Phases of :mod:`mmext.engine.phases` whose callback is the method of the same name.
     phases: tuple[str, ...] = ()
+    #: Whether they work where a rank has only its rows of the weights (FSDP2).
+    shards = False
     runner: Runner
 
     def __init__(self, include: Sequence[str] | None = None, exclude: Sequence[str] = ()) -> None:
@@ -114,7 +116,9 @@ class FilterHook(Hook):
         for wrapper in phases.members(runner.optim_wrapper).values():
             attached = phases.attach(wrapper)
             for phase in self.phases:
-                attached.register(phase, getattr(self, f'on_{phase}'), self._name)
+                attached.register(
+                    phase, getattr(self, f'on_{phase}'), self._name, shards=self.shards
+                )
 
     def after_train(self, runner: Runner) -> None:
         """Take the callbacks back."""

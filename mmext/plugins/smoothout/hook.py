@@ -7,7 +7,7 @@ from mmengine.hooks import Hook
 from mmengine.optim import OptimWrapper
 from torch import Tensor
 
-from mmext.engine import phases, rng
+from mmext.engine import phases, rng, sharding
 from mmext.registry import HOOKS
 
 from .functional import ADAPTS, DISTRIBUTIONS, SCHEDULES, fill_noise_, schedule
@@ -31,8 +31,9 @@ class SmoothOutHook(Hook):
     is a function of seed, rank and iteration: resuming is exact.
 
     Works with plain, AMP and Apex wrappers, gradient accumulation, DDP and the members of an
-    ``OptimWrapperDict`` (each perturbs the parameters it optimizes). FSDP is refused: the ranks
-    would see each other's noise, and a filter is spread over ranks.
+    ``OptimWrapperDict`` (each perturbs the parameters it optimizes). On shards (FSDP2) each rank
+    draws the noise of its own rows, in which filters are whole, so all ranks see one draw instead
+    of one for each rank.
 
     Args:
         strength (float): ``a >= 0``; 0 is the plain run. 0.006 in the author's ImageNet example
@@ -46,7 +47,8 @@ class SmoothOutHook(Hook):
         exclude_norm (bool): No noise on the parameters of normalisation layers (author's code).
         exclude (sequence of str): Regular expressions of parameter names without noise (ours).
         clean_fraction (float): Probability in [0, 1) that a forward gets no noise, drawn for
-            each rank and micro-batch; a mixture of both gradients as in RWP (ours).
+            each rank (on shards, for all) and micro-batch; a mixture of both gradients as in RWP
+            (ours).
         seed (int, optional): Of the noise; by default that of the run.
         recalibrate_bn (int): Batches of training data for new batch-norm statistics at the last
             iteration, before its checkpoint and validation; those of the training belong to noisy
@@ -131,11 +133,12 @@ class SmoothOutHook(Hook):
     def _attach(self, runner, name: str, wrapper: OptimWrapper, perturbation: Perturbation) -> None:
         self._members[name] = wrapper, perturbation
         attached = phases.attach(wrapper)
-        attached.register(
-            'before_forward', lambda model: self._inject(runner, name), _NAME, order=_LAST
-        )
-        attached.register('after_backward', perturbation.restore, _NAME, order=_FIRST)
-        attached.register('on_exception', lambda error: perturbation.restore(), _NAME, _FIRST)
+        for phase, callback, order in (
+            ('before_forward', lambda model: self._inject(runner, name), _LAST),
+            ('after_backward', perturbation.restore, _FIRST),
+            ('on_exception', lambda error: perturbation.restore(), _FIRST),
+        ):
+            attached.register(phase, callback, _NAME, order, shards=True)
 
     def _detach(self) -> None:
         self._restore()
@@ -161,7 +164,10 @@ class SmoothOutHook(Hook):
         )
         runner.message_hub.update_scalar('train/smoothout/strength', strength)
         key = self._seed, f'{_NAME}/{name}', runner.rank, iteration, index
-        if strength == 0 or (self.clean_fraction and self._is_clean(*key)):
+        # On shards the ranks toss one coin, since they make one draw together.
+        tosser = 0 if sharding.is_sharded(runner.model) else runner.rank
+        coin = *key[:2], tosser, *key[3:]
+        if strength == 0 or (self.clean_fraction and self._is_clean(*coin)):
             perturbation.inject(None)
             return
         generators: dict[torch.device, torch.Generator] = {}

@@ -8,6 +8,8 @@ from mmengine.model import is_model_wrapper
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 
+from mmext.engine.sharding import shard_of
+
 _NORMS = (_NormBase, nn.GroupNorm, nn.LayerNorm, nn.RMSNorm)
 
 
@@ -79,7 +81,7 @@ class Perturbation:
 
     Args:
         params (sequence of Tensor): Candidates; those that are frozen at :meth:`inject` are left
-            alone.
+            alone. Of sharded ones this rank's rows change.
     """
 
     def __init__(self, params: Sequence[Tensor]) -> None:
@@ -104,7 +106,7 @@ class Perturbation:
         self._decided = True
         if fill is None:
             return
-        params = self.params
+        params = [shard_of(param) for param in self.params]
         if [*map(id, params)] != [*map(id, self._params)]:
             self._params, self._clean = params, [torch.empty_like(param) for param in params]
         if not params:

@@ -21,7 +21,8 @@ class SAMHook(Hook):
     and each micro-batch climbs by its own gradient (the paper's m-sharpness), over all parameters
     of an optimizer. Running statistics of batch norm are those at ``w``.
 
-    Cost: two forward and backward passes; one copy of the parameters.
+    Cost: two forward and backward passes; one copy of the parameters. Not on shards (FSDP2), where
+    a rank has no gradient of its own.
 
     Args:
         rho (float): Length of the step uphill, > 0 (paper: 0.05 to 0.1 on CIFAR).

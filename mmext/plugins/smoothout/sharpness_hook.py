@@ -9,7 +9,7 @@ from mmengine.logging import print_log
 from mmengine.model import is_model_wrapper
 from torch import Tensor
 
-from mmext.engine import rng
+from mmext.engine import rng, sharding
 from mmext.registry import HOOKS
 
 from .functional import ADAPTS, expected_sharpness, keskar_sharpness
@@ -40,6 +40,7 @@ class SharpnessHook(Hook):
 
     Raises:
         ValueError: An argument is out of its range, or the run has no validation data.
+        TypeError: The model is sharded (FSDP2).
 
     Cost: about ``batches * (draws + 1)`` forward and ``1.5 * batches * max_iters`` forward and
     backward passes; a dozen float64 vectors of all parameters for the search.
@@ -83,6 +84,9 @@ class SharpnessHook(Hook):
         """Check that there is something to measure on."""
         if runner.val_loop is None:
             raise ValueError('SharpnessHook measures the validation loss: set val_dataloader')
+        sharding.refuse_shards(
+            runner.model, 'SharpnessHook', 'it searches in one vector of all weights'
+        )
 
     def after_train_epoch(self, runner) -> None:
         """Measure."""
