@@ -1,6 +1,7 @@
 """Settings every test shares."""
 
 import importlib
+import os
 import sys
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -9,6 +10,10 @@ import pytest
 import torch
 from mmengine.utils import ManagerMixin
 from project_scripts import PROJECTS, importable
+
+# Its handlers make a fork spin where a server of an earlier test still has threads; no fork here
+# talks gRPC.
+os.environ.setdefault('GRPC_ENABLE_FORK_SUPPORT', '0')
 
 ROOT = Path(__file__).resolve().parent.parent
 

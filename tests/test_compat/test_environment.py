@@ -221,10 +221,10 @@ def test_binaries_of_numpy_1(simulate):
     assert only(environment.check_numpy(), 'numpy').status == 'ok'
 
 
-def test_configs_that_are_not_found(monkeypatch):
-    from mmengine.config import utils
+def test_configs_that_are_not_found(monkeypatch, tmp_path):
+    from mmext.compat import mim
 
-    monkeypatch.delitem(utils.MODULE2PACKAGE, 'mmext')
+    monkeypatch.setattr(mim, 'config_folder', lambda package: tmp_path)
     item = only(environment.check_configs(), 'mmext:: configs')
     assert item.status == 'error' and 'mmext::_base_/default_runtime.py' in item.detail
 
