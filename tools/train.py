@@ -90,7 +90,8 @@ def main(argv: list[str] | None = None) -> None:
             launcher=args.launcher,
         )
         runner = launch.build_runner(cfg)
-    runner.train()
+    with launch.user_errors('train.py', unless=lambda: launch.built(runner)):
+        runner.train()
 
 
 if __name__ == '__main__':

@@ -16,13 +16,14 @@ from mmext.launch.config import (
     resolve_config,
     user_errors,
 )
-from mmext.launch.runs import build_runner, dump_results, prepare, prepare_test
+from mmext.launch.runs import build_runner, built, dump_results, prepare, prepare_test
 
 __all__ = [
     'CfgOptions',
     'add_common_arguments',
     'add_overlay_argument',
     'build_runner',
+    'built',
     'check_checkpoint',
     'dump_results',
     'load_config',

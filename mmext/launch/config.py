@@ -6,7 +6,7 @@ import difflib
 import inspect
 import re
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -89,16 +89,23 @@ def add_overlay_argument(parser: argparse.ArgumentParser) -> None:
 
 
 @contextlib.contextmanager
-def user_errors(program: str) -> Iterator[None]:
+def user_errors(program: str, unless: Callable[[], bool] = lambda: False) -> Iterator[None]:
     """Turn mistakes of the user inside the block into one line on stderr and exit code 2.
+
+    These are ValueError, FileNotFoundError, and the TypeError of an argument that a class does not
+    take.
 
     Args:
         program: Name that begins the line. Every rank writes it: torchrun ends all of them as soon
             as one has failed.
+        unless: Errors are no mistakes of the user once it is true.
     """
     try:
         yield
-    except (FileNotFoundError, ValueError) as error:
+    except (FileNotFoundError, ValueError, TypeError) as error:
+        misspelt = 'unexpected keyword argument' in str(error)
+        if unless() or (isinstance(error, TypeError) and not misspelt):
+            raise
         sys.stderr.write(f'{program}: error: {error}\n')
         raise SystemExit(2) from error
 

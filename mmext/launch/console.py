@@ -18,6 +18,8 @@ class ShortStartHook(Hook):
 
     def __init__(self) -> None:
         self._started = False
+        #: Whether everything is built, so that errors are no longer those of the config.
+        self.built = False
 
     def passes(self, record: logging.LogRecord) -> bool:
         """Whether the terminal shows a record; a filter of :mod:`logging`."""
@@ -27,6 +29,10 @@ class ShortStartHook(Hook):
         # Said by MMEngine of its own code, twice in every run.
         deprecated = 'will be deprecated in future' in text
         return text.count('\n') < MOST_LINES and not deprecated
+
+    def before_train(self, runner: Runner) -> None:
+        """Data, optimizer and evaluators are there."""
+        self.built = True
 
     def after_train_iter(self, runner: Runner, *args: Any, **kwargs: Any) -> None:
         """From here on the terminal shows all."""

@@ -17,7 +17,7 @@ from mmext.launch.annotations import check_annotations
 from mmext.launch.arguments import check_arguments
 from mmext.launch.checkpoint import check_checkpoint, checkpoint_to_resume
 from mmext.launch.config import work_dir_of
-from mmext.launch.console import short_start
+from mmext.launch.console import ShortStartHook, short_start
 
 # default_scope -> (hook that draws, its switches, key of its folder, visualizer)
 _DRAWING: dict[str, tuple[str, dict[str, Any], str, str]] = {
@@ -150,6 +150,11 @@ def build_runner(cfg: Config) -> Runner:
             check_checkpoint(runner.model, cfg.load_from)
         runner.register_hook(identity.FreshScalars())
     return runner
+
+
+def built(runner: Runner) -> bool:
+    """Whether a training has all its parts, so that what fails is no mistake in the config."""
+    return any(hook.built for hook in runner.hooks if isinstance(hook, ShortStartHook))
 
 
 def dump_results(runner: Runner, out: str) -> None:

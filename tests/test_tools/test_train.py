@@ -116,6 +116,8 @@ def test_work_dir_command_line_before_config_before_name(toy):
         (['{toy}', '--cfg-options', 'optim_wrapper=dict(a=1)'], 'optim_wrapper.name=value'),
         (['{toy}', '--cfg-options', 'train_cfg={{}}'], 'train_cfg.name=value'),
         (['{toy}', '--cfg-options', 'optim_wrapper.clip_gard=1'], 'clip_grad'),
+        (['{toy}', '--cfg-options', 'model.siez=1'], "argument 'siez'"),
+        (['{toy}', '--cfg-options', 'optim_wrapper.optimizer.lrr=1'], "argument 'lrr'"),
         (['{toy}', '--cfg-options', 'train_dataloader.dataset.data_root=no/where'], 'no/where'),
         (['{toy}', '--cfg-options', 'model.type.depth=2'], 'model.type.depth'),
         (['{toy}', '--cfg-options', 'custom_hooks.7.type=X'], 'custom_hooks.7.type'),
@@ -283,3 +285,12 @@ def test_several_machines_meet_at_the_master():
     assert '--nnodes 2 --node_rank 1 --master_addr host0 --master_port 29500' in line
     assert '--nproc_per_node 4' in line and line.endswith('c.py --launcher pytorch --amp\n')
     assert subprocess.run(command[:3], capture_output=True).returncode == 2
+
+
+def test_errors_of_the_training_itself_keep_their_traceback(tool, toy, monkeypatch):
+    def fail(*_, **__):
+        raise ValueError('odd')
+
+    monkeypatch.setattr('toy_least_squares.ToyModel.forward', fail)
+    with pytest.raises(ValueError, match='odd'):
+        tool('train').main([toy, '--cfg-options', f'experiment_name={uuid.uuid4().hex}'])
