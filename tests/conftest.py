@@ -1,6 +1,6 @@
 """Settings every test shares."""
 
-import importlib
+import importlib.util
 import os
 import sys
 from contextlib import ExitStack, contextmanager
@@ -54,6 +54,19 @@ def _test_leaves_no_instances():
 def root() -> Path:
     """Root of the checkout."""
     return ROOT
+
+
+@pytest.fixture(scope='session')
+def tool():
+    """Import a script of tools/ as a module; its main() then runs in this process."""
+
+    def load(name):
+        spec = importlib.util.spec_from_file_location(f'tool_{name}', ROOT / 'tools' / f'{name}.py')
+        module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+        return module
+
+    return load
 
 
 @pytest.fixture

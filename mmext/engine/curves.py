@@ -2,8 +2,9 @@
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -145,7 +146,7 @@ def plot_curves(scalars: Scalars, path: str | os.PathLike) -> None:
     panels = [
         (losses, 'training loss (faint: as logged, solid: smoothed)', 'iteration'),
         (rates, 'learning rate (per step)', 'iteration'),
-        (metrics, "validation metric (the metric's own unit)", _metric_unit(scalars, metrics)),
+        (metrics, "validation metric (the metric's own unit)", metric_unit(scalars, metrics)),
     ]
     panels = [panel for panel in panels if panel[0]]
     if not panels:
@@ -169,6 +170,11 @@ def plot_curves(scalars: Scalars, path: str | os.PathLike) -> None:
         axes.grid(alpha=0.3)
         axes.legend(fontsize='small')
 
+    save_figure(figure, path)
+
+
+def save_figure(figure: Any, path: str | os.PathLike) -> None:
+    """Write a figure of matplotlib, whole or not at all; the suffix decides the format."""
     path = Path(path)
     temporary = path.with_name(f'.{path.name}.{os.getpid()}')
     try:
@@ -178,7 +184,7 @@ def plot_curves(scalars: Scalars, path: str | os.PathLike) -> None:
         temporary.unlink(missing_ok=True)
 
 
-def _metric_unit(scalars: Scalars, metrics: list[str]) -> str:
+def metric_unit(scalars: Scalars, metrics: Sequence[str]) -> str:
     """Tell whether LoggerHook counted validations by epoch; nothing in the file says so."""
     if 'train/epoch' not in scalars or not metrics:
         return 'iteration'

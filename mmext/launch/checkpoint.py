@@ -15,6 +15,12 @@ from mmengine.runner import CheckpointLoader, find_latest_checkpoint
 from torch import nn
 
 
+def check_exists(path: str, what: str = 'checkpoint') -> None:
+    """Raise FileNotFoundError unless a path is there or is an address."""
+    if '://' not in path and not os.path.exists(path):
+        raise FileNotFoundError(f'{what} {path} does not exist')
+
+
 def read_checkpoint(path: str, logger: str | None = None) -> Any:
     """What MMEngine's loader finds at a path, on the CPU.
 
@@ -26,8 +32,7 @@ def read_checkpoint(path: str, logger: str | None = None) -> Any:
         FileNotFoundError: There is no such file.
         ValueError: It is not a checkpoint.
     """
-    if '://' not in path and not os.path.exists(path):
-        raise FileNotFoundError(f'checkpoint {path} does not exist')
+    check_exists(path)
     try:
         return CheckpointLoader.load_checkpoint(path, map_location='cpu', logger=logger)
     except OSError:
@@ -50,8 +55,7 @@ def checkpoint_to_resume(work_dir: str, resume: str) -> str | None:
         FileNotFoundError: The checkpoint is gone.
     """
     if resume != 'auto':
-        if '://' not in resume and not os.path.exists(resume):
-            raise FileNotFoundError(f'--resume: the checkpoint {resume} does not exist')
+        check_exists(resume, '--resume: the checkpoint')
         return resume
     latest = find_latest_checkpoint(work_dir)
     if latest is None or '://' in latest or os.path.exists(latest):

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from mmext.engine.curves import Scalars, smooth
+from mmext.engine.curves import Scalars, metric_unit, save_figure, smooth
 
 #: Series of a validation that say how long it took.
 CLOCKS = ('val/time', 'val/data_time')
@@ -161,14 +161,8 @@ def plot_runs(
         axes.legend(fontsize='small')
     for axes in panels:
         axes.set_visible(False)
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f'.{path.name}.{os.getpid()}')
-    try:
-        figure.savefig(temporary, format=path.suffix[1:] or 'png', dpi=120)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    save_figure(figure, path)
 
 
 def _unit(key: str, groups: Mapping[str, Sequence[Scalars]]) -> str:
@@ -176,10 +170,7 @@ def _unit(key: str, groups: Mapping[str, Sequence[Scalars]]) -> str:
     if key.startswith('train/'):
         return 'iteration'
     runs = [run for group in groups.values() for run in group if key in run]
-    by_epoch = all(
-        'train/epoch' in run and run[key][0].max() <= run['train/epoch'][1].max() for run in runs
-    )
-    return 'epoch' if by_epoch else 'iteration'
+    return 'epoch' if all(metric_unit(run, [key]) == 'epoch' for run in runs) else 'iteration'
 
 
 def _together(series: Sequence[tuple[np.ndarray, np.ndarray]]) -> tuple[np.ndarray, np.ndarray]:

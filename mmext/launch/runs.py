@@ -15,7 +15,7 @@ from mmext.engine.hooks import RichProgressHook
 from mmext.launch import identity
 from mmext.launch.annotations import check_annotations
 from mmext.launch.arguments import check_arguments
-from mmext.launch.checkpoint import check_checkpoint, checkpoint_to_resume
+from mmext.launch.checkpoint import check_checkpoint, check_exists, checkpoint_to_resume
 from mmext.launch.config import work_dir_of
 from mmext.launch.console import ShortStartHook, short_start
 
@@ -119,7 +119,7 @@ def prepare_test(
         raise ValueError(f'config {cfg.filename} cannot be tested: it has no {", ".join(missing)}')
     if out is not None and not out.endswith(('.pkl', '.pickle')):
         raise ValueError(f'--out must end in .pkl or .pickle, got {out}')
-    _check_exists(checkpoint, 'checkpoint')
+    check_exists(checkpoint)
     check_annotations(cfg, ['test_dataloader'])
     _set_work_dir(cfg, work_dir)
     cfg.load_from = checkpoint
@@ -170,11 +170,6 @@ def dump_results(runner: Runner, out: str) -> None:
 
 def _set_work_dir(cfg: Config, work_dir: str | None) -> None:
     cfg.work_dir = work_dir_of(cfg) if work_dir is None else work_dir
-
-
-def _check_exists(checkpoint: str, what: str) -> None:
-    if '://' not in checkpoint and not os.path.exists(checkpoint):
-        raise FileNotFoundError(f'{what} {checkpoint} does not exist')
 
 
 def _set_resume(cfg: Config, resume: str) -> None:

@@ -1,6 +1,5 @@
 """A run knows its plugins: resumes and tests take them from the checkpoint."""
 
-import importlib.util
 import os
 import shutil
 import subprocess
@@ -32,18 +31,6 @@ def options(**others):
     # MMEngine keeps its loggers and message hubs under this name.
     named = {**QUICK, 'experiment_name': uuid.uuid4().hex, **others}
     return ['--cfg-options', *(f'{key}={value}' for key, value in named.items())]
-
-
-@pytest.fixture(scope='module')
-def tool():
-    def load(name):
-        path = ROOT / f'tools/{name}.py'
-        spec = importlib.util.spec_from_file_location(f'tool_{name}', path)
-        module = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(module)
-        return module
-
-    return load
 
 
 @pytest.fixture(scope='module')

@@ -1,4 +1,3 @@
-import importlib.util
 import os
 import sys
 from pathlib import Path
@@ -7,19 +6,6 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 TOY = ROOT / 'tests' / 'toy'
-
-
-@pytest.fixture
-def tool():
-    """Import a script of tools/ as a module; its main() then runs in this process."""
-
-    def load(name):
-        spec = importlib.util.spec_from_file_location(f'tool_{name}', ROOT / 'tools' / f'{name}.py')
-        module = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(module)
-        return module
-
-    return load
 
 
 @pytest.fixture

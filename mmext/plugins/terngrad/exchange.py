@@ -11,17 +11,8 @@ from torch import Tensor, nn
 
 from mmext.engine import rng
 
-from .functional import (
-    check_clip_factor,
-    check_gradient,
-    check_workers,
-    clip_limits,
-    pack_ternary,
-    scalers,
-    sum_dtype,
-    ternarize,
-    unpack_ternary,
-)
+from .functional import check_clip_factor, check_gradient, clip_limits, scalers, ternarize
+from .packing import check_workers, pack_ternary, sum_dtype, unpack_ternary
 from .transport import (
     add_up,
     check_packing,

@@ -12,7 +12,8 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from .functional import (
+from .kernels import sum_packed
+from .packing import (
     CODES_PER_BYTE,
     MAX_INT8_WORKERS,
     check_workers,
@@ -23,7 +24,6 @@ from .functional import (
     packed_bytes,
     unpack_levels,
 )
-from .kernels import sum_packed
 
 TRANSPORTS = ('auto', 'all_gather', 'two_shot', 'int8_all_reduce')
 
