@@ -117,7 +117,7 @@ class Phases:
             name (str): Name of the plugin. It may be used once per phase.
             order (int): Callbacks run by ascending order, equal ones as registered.
             shards (bool): Whether the callback works where a rank has only its rows of weights and
-                gradients (FSDP2, :mod:`mmext.engine.sharding`). If not, ``optim_context`` raises
+                gradients (FSDP2, :mod:`mmext.engine.shards`). If not, ``optim_context`` raises
                 a TypeError on a sharded model.
 
         Raises:

@@ -1,10 +1,9 @@
-"""Sharded training (FSDP2) of any config, and what a plugin needs to work on shards.
+"""Sharded training (FSDP2) of any config.
 
 With DistributedDataParallel every rank holds all weights, gradients and optimizer states. With
 FSDP2 (torch's ``fully_shard``) it holds the rows of every tensor that are its own, gathers whole
-weights for as long as a module computes, and keeps its share of the averaged gradients. A plugin
-that acts on parameters meets DTensors then: :func:`shard_of` is what this rank holds,
-:func:`whole` gathers all of it, :func:`own_rows` goes back.
+weights for as long as a module computes, and keeps its share of the averaged gradients.
+:mod:`mmext.engine.shards` has what a plugin needs to work on them.
 """
 
 from collections import Counter
@@ -25,52 +24,12 @@ from mmengine.runner import FlexibleRunner, weights_to_cpu
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
+from mmext.engine.shards import WITHOUT, is_shard, placed, shard_of, whole
 from mmext.registry import RUNNERS, STRATEGIES
 
 #: By these a detector, a head or a teacher is entered besides ``forward``, which alone makes
 #: FSDP2 gather the weights.
 _ENTRIES = ('loss', 'predict', 'extract_feat', 'train_step')
-
-
-def is_shard(tensor: Tensor) -> bool:
-    """Whether a parameter or gradient is a DTensor, of which a rank holds a part."""
-    return hasattr(tensor, 'to_local')
-
-
-def shard_of(tensor: Tensor) -> Tensor:
-    """The part of a tensor that this rank holds: the same memory. A plain tensor is its own."""
-    if not is_shard(tensor):
-        return tensor
-    with torch.no_grad():
-        return tensor.to_local()
-
-
-def whole(tensor: Tensor) -> Tensor:
-    """All of a tensor. On shards every rank must call it: one gather. Plain ones come back."""
-    return tensor.full_tensor() if is_shard(tensor) else tensor
-
-
-def own_rows(values: Tensor, like: Tensor) -> Tensor:
-    """What of ``values``, equal on all ranks, lies on this rank as ``like`` is laid out."""
-    return shard_of(_placed(values, like)) if is_shard(like) else values
-
-
-def is_sharded(model: nn.Module) -> bool:
-    """Whether a model has shards of FSDP2."""
-    return any(map(is_shard, model.parameters()))
-
-
-def refuse_shards(model: nn.Module, name: str, reason: str) -> None:
-    """For plugins outside the training step that need whole weights.
-
-    Raises:
-        TypeError: ``model`` is sharded.
-    """
-    if is_sharded(model):
-        raise TypeError(f'{name} does not work on a sharded model: {reason}; {_WITHOUT}')
-
-
-_WITHOUT = 'train without --shard (MMDistributedDataParallel)'
 
 
 # What the Runner does with a config and the FlexibleRunner leaves out without a word.
@@ -112,12 +71,12 @@ class ShardedRunner(FlexibleRunner):
         super().__init__(model, strategy=strategy, env_cfg=env_cfg or {}, **kwargs)
         asked = [key for key in _NOT_TAKEN if self.cfg.get(key)]
         if asked:
-            raise ValueError(f'mmext.ShardedRunner does not take {", ".join(asked)}; {_WITHOUT}')
+            raise ValueError(f'mmext.ShardedRunner does not take {", ".join(asked)}; {WITHOUT}')
         for hook in self.hooks:
             if isinstance(hook, EMAHook):
                 raise TypeError(
                     'EMAHook does not work on a sharded model: it averages a copy of it, and its '
-                    f'modules, bound to the other ranks, cannot be copied; {_WITHOUT}'
+                    f'modules, bound to the other ranks, cannot be copied; {WITHOUT}'
                 )
         built: Any = self.strategy.build_model(vars(self)['model'])
         refuse_model(built)
@@ -293,7 +252,7 @@ class FSDP2Strategy(DDPStrategy):
             if key == 'step' or not isinstance(value, Tensor):
                 return value
             value = value.reshape(1) if id(parameter) in scalars else value
-            return _placed(value, parameter) if value.shape == parameter.shape else value
+            return placed(value, parameter) if value.shape == parameter.shape else value
 
         states = {
             index: {key: mine(parameters[index], key, value) for key, value in of_one.items()}
@@ -319,7 +278,7 @@ def refuse_model(model: nn.Module) -> None:
     if isinstance(model, BaseModel) and type(model).train_step is not BaseModel.train_step:
         raise TypeError(
             f'{type(model).__name__} has a train_step of its own, which uses its networks one by '
-            f'one, and a sharded model has whole weights in its forward only; {_WITHOUT}'
+            f'one, and a sharded model has whole weights in its forward only; {WITHOUT}'
         )
     preprocessor = getattr(model, 'data_preprocessor', None)
     augments = getattr(getattr(preprocessor, 'batch_augments', None), 'augments', [])
@@ -330,7 +289,7 @@ def refuse_model(model: nn.Module) -> None:
         if says is not True:
             reason = says or 'it uses weights or gradients besides the one pass of a training step'
             raise TypeError(
-                f'{kind.__name__} does not work on a sharded model: {reason}; {_WITHOUT}'
+                f'{kind.__name__} does not work on a sharded model: {reason}; {WITHOUT}'
             )
 
 
@@ -468,13 +427,6 @@ def _gathered(value: Tensor, scalar: bool) -> Tensor | None:
     return full.reshape(()).cpu() if scalar else full.cpu()
 
 
-def _placed(values: Tensor, like: Any) -> Tensor:
-    """A DTensor of values that every rank has, laid out as ``like``; no rank talks."""
-    from torch.distributed.tensor import distribute_tensor
-
-    return distribute_tensor(values, like.device_mesh, like.placements, src_data_rank=None)
-
-
 class _Distributing(TorchFunctionMode):
     """Lets ``copy_`` write whole values into a sharded tensor."""
 
@@ -483,7 +435,7 @@ class _Distributing(TorchFunctionMode):
     ) -> Any:
         if func is Tensor.copy_ and is_shard(args[0]) and not is_shard(args[1]):
             target, values, *others = args
-            args = (target, _placed(values.to(target.device), target), *others)
+            args = (target, placed(values.to(target.device), target), *others)
         return func(*args, **(kwargs or {}))
 
 

@@ -26,7 +26,8 @@ sys.path[:0] = [str(ROOT), str(ROOT / 'projects')]
 from benchmark import clocked, options, peak_mib  # noqa: E402
 from evidence import row, write_result  # noqa: E402
 
-from mmext.engine.sharding import FSDP2Strategy, shard_of  # noqa: E402
+from mmext.engine.sharding import FSDP2Strategy  # noqa: E402
+from mmext.engine.shards import shard_of  # noqa: E402
 
 RANKS, BATCH = 2, 8
 #: What the C library does with freed memory -> environment. By default glibc keeps blocks of less

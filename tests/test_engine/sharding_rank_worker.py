@@ -14,7 +14,8 @@ from plugin_settings import PLUGINS
 from torch import nn
 
 from mmext import launch
-from mmext.engine import phases, sharding
+from mmext.engine import phases
+from mmext.engine.shards import shard_of, whole
 from mmext.testing import hosts
 from mmext.testing.trial import quick, shorten
 
@@ -141,7 +142,7 @@ class Note(Hook):
 
     def before_train(self, runner) -> None:
         self.start = whole_state(runner.model)
-        shards = [sharding.shard_of(p) for p in runner.model.parameters()]
+        shards = [shard_of(p) for p in runner.model.parameters()]
         clean: list[torch.Tensor] = []
         model = getattr(runner.model, 'module', runner.model)
         noisy = model.first.weight if isinstance(model, Awkward) else None
@@ -150,7 +151,7 @@ class Note(Hook):
         def keep(model) -> None:
             clean[:] = [part.clone() for part in shards]
             if noisy is not None:
-                self.clean.append(sharding.whole(noisy.detach()).clone())
+                self.clean.append(whole(noisy.detach()).clone())
 
         def compare() -> None:
             self.restored.append(all(map(torch.equal, clean, shards)))
@@ -171,7 +172,7 @@ def whole_state(model) -> dict[str, torch.Tensor]:
     """Weights and buffers; all ranks must call it."""
     state = getattr(model, 'module', model).state_dict()
     # A scalar has one row while it trains.
-    return {name: sharding.whole(value).squeeze().clone() for name, value in state.items()}
+    return {name: whole(value).squeeze().clone() for name, value in state.items()}
 
 
 def train(cfg: Config, shard: bool, resume: Path | None = None) -> dict:
@@ -190,7 +191,7 @@ def train(cfg: Config, shard: bool, resume: Path | None = None) -> dict:
     return {
         **vars(note),
         'end': whole_state(runner.model),
-        'held': sum(sharding.shard_of(p).numel() for p in runner.model.parameters()),
+        'held': sum(shard_of(p).numel() for p in runner.model.parameters()),
         'seen': getattr(getattr(runner.model, 'module', runner.model), 'seen', []),
         'metrics': {
             key: value.current()

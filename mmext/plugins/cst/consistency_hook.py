@@ -3,7 +3,7 @@
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
 
-from mmext.engine.sharding import whole
+from mmext.engine.shards import whole
 from mmext.registry import HOOKS
 
 from .functional import parameter_distance, ramp

@@ -8,7 +8,7 @@ from mmengine.dist import is_main_process
 from mmengine.runner import Runner
 from torch.optim import SGD, Optimizer
 
-from mmext.engine.sharding import is_sharded, own_rows, shard_of, whole
+from mmext.engine.shards import is_sharded, own_rows, shard_of, whole
 from mmext.registry import HOOKS
 
 from .functional import FORCE_KINDS, as_matrices, force, rank_at, spectrum

@@ -7,7 +7,7 @@ from mmengine.hooks import Hook
 from mmengine.optim import OptimWrapper
 from torch import Tensor
 
-from mmext.engine import phases, rng, sharding
+from mmext.engine import phases, rng, shards
 from mmext.registry import HOOKS
 
 from .functional import ADAPTS, DISTRIBUTIONS, SCHEDULES, fill_noise_, schedule
@@ -165,7 +165,7 @@ class SmoothOutHook(Hook):
         runner.message_hub.update_scalar('train/smoothout/strength', strength)
         key = self._seed, f'{_NAME}/{name}', runner.rank, iteration, index
         # On shards the ranks toss one coin, since they make one draw together.
-        tosser = 0 if sharding.is_sharded(runner.model) else runner.rank
+        tosser = 0 if shards.is_sharded(runner.model) else runner.rank
         coin = *key[:2], tosser, *key[3:]
         if strength == 0 or (self.clean_fraction and self._is_clean(*coin)):
             perturbation.inject(None)

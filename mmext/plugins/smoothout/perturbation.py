@@ -8,7 +8,7 @@ from mmengine.model import is_model_wrapper
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 
-from mmext.engine.sharding import shard_of
+from mmext.engine.shards import shard_of
 
 _NORMS = (_NormBase, nn.GroupNorm, nn.LayerNorm, nn.RMSNorm)
 

@@ -9,7 +9,7 @@ from mmengine.logging import print_log
 from mmengine.model import is_model_wrapper
 from torch import Tensor
 
-from mmext.engine import rng, sharding
+from mmext.engine import rng, shards
 from mmext.registry import HOOKS
 
 from .functional import ADAPTS, expected_sharpness, keskar_sharpness
@@ -84,7 +84,7 @@ class SharpnessHook(Hook):
         """Check that there is something to measure on."""
         if runner.val_loop is None:
             raise ValueError('SharpnessHook measures the validation loss: set val_dataloader')
-        sharding.refuse_shards(
+        shards.refuse_shards(
             runner.model, 'SharpnessHook', 'it searches in one vector of all weights'
         )
 
