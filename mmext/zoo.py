@@ -21,8 +21,7 @@ from mmengine.runner import Runner
 from torch import nn
 
 import mmext
-from mmext import launch
-from mmext.compat.mim import config_folder
+from mmext import launch, shipped
 from mmext.engine.curves import plot_curves, read_scalars, training_minutes
 from mmext.launch.checkpoint import check_checkpoint, read_checkpoint
 
@@ -63,7 +62,7 @@ class Entry:
 
 def root() -> Path:
     """Folder that holds configs and model index: the checkout, or ``.mim`` in a wheel."""
-    return config_folder(Path(mmext.__file__).resolve().parent).resolve().parent
+    return shipped.config_folder(Path(mmext.__file__).resolve().parent).resolve().parent
 
 
 def metafiles() -> list[Path]:
@@ -229,7 +228,7 @@ def publish(config: str, work_dir: str, command: str) -> Entry:
     """
     from mmengine.runner import find_latest_checkpoint
 
-    path = Path(launch.resolve_config(config)).resolve()
+    path = Path(shipped.resolve_config(config)).resolve()
     name, relative = path.stem, path.relative_to(root()).as_posix()
     metafile = next((m for m in metafiles() if f'Config: {relative}\n' in m.read_text()), None)
     if metafile is None:

@@ -25,7 +25,7 @@ PAGE = ROOT / 'docs/compatibility.md'
 RECORD = ROOT / 'docs/compatibility.json'
 SECTION = '## Composes with\n'
 BLOCK = re.compile(r'<!-- composes:\w+ -->\n.*?<!-- /composes -->\n', re.DOTALL)
-KEYS = ('Type', 'Takes', 'Needs', 'Slots', 'Extra Passes', 'Extra Memory', 'Wire Bits',
+KEYS = ('Type', 'Summary', 'Takes', 'Needs', 'Slots', 'Extra Passes', 'Extra Memory', 'Wire Bits',
         'Composes With', 'Refuses')  # fmt: skip
 
 
@@ -47,10 +47,10 @@ def verdicts() -> dict[tuple[str, str], str | None]:
     Raises:
         ValueError: One says that they compose, the other that they do not.
     """
-    from mmext.launch import overlay
+    from mmext import shipped
 
     plugins = metadata()
-    movable = set(overlay.available())
+    movable = set(shipped.overlays())
     found: dict[tuple[str, str], str | None] = {}
     for pair in itertools.combinations(plugins, 2):
         said = {
@@ -162,9 +162,10 @@ def _plugins() -> str:
 
 
 def _host(plugin: str) -> str:
+    from mmext import shipped
     from mmext.launch import overlay
 
-    if plugin not in overlay.available():
+    if plugin not in shipped.overlays():
         return 'configs of its own'
     kind = overlay.serves(plugin)
     return 'any' if kind is None else f'any {kind}'

@@ -32,6 +32,7 @@ DOCUMENTS = [ROOT / 'README.md', *sorted(ROOT.glob('docs/*.md')),
              *sorted(ROOT.glob('projects/*/README.md')),
              *(path for path in READMES if path not in CARDS.values())]  # fmt: skip
 # Where a path in a command is ours: work dirs, data and checkpoints are the reader's.
+FOLDERS_OF_SCRIPTS = ('tools', 'projects', 'mmext/commands')
 FOLDERS = ('configs/', 'projects/', 'tools/', 'tests/', 'mmext/', 'docs/', 'requirements/')
 TARGETS = set(re.findall(r'^([a-z-]+):', (ROOT / 'Makefile').read_text(), re.MULTILINE))
 
@@ -56,14 +57,18 @@ def parses(command: str) -> None:
         for plugin in (word.removeprefix('PLUGIN=') for word in words if 'PLUGIN=' in word):
             assert plugin in reproduce.STUDIES, command
         return
+    if words[0] == 'mmext':
+        words[:1] = ['python', '-m', 'mmext']
     for word in words[1:]:
         if word.startswith(FOLDERS) and not set(word) & set('<$'):
             assert (ROOT / word).exists(), f'{command}: there is no {word}'
     module = words[2] if words[1] == '-m' else ''
-    ours = module.startswith('mmext.') or words[1].startswith(FOLDERS)
+    ours = module.split('.')[0] == 'mmext' or words[1].startswith(FOLDERS)
     # What is in brackets, behind a variable or of another project is for the reader to fill in.
     if not ours or set(command) & set('[$|<&;'):
         return
+    if module == 'mmext':
+        module = 'mmext.commands.main'
     script = ROOT / (f'{module.replace(".", "/")}.py' if module else words[1])
     assert script.is_file(), f'{command}: there is no {script.relative_to(ROOT)}'
     if script.suffix == '.sh':
@@ -109,23 +114,22 @@ def commands(text: str) -> list[str]:
     """Commands of a Markdown text or a docstring.
 
     They stand in code blocks without a language or in bash, between backticks, or, as examples of a
-    docstring do, on lines of their own. ``tools/x.py CONFIG`` is a command as well; ``tools/x.py``
-    alone or with ``--an-option`` only speaks of it. A name in capitals is an argument as any other.
+    docstring do, on lines of their own. ``mmext x CONFIG`` is a command; ``mmext x`` alone or with
+    ``--an-option`` only speaks of it. A name in capitals is an argument as any other.
     """
     blocks = re.findall(r'^ *```(\w*)\n(.*?)^ *```', text, re.DOTALL | re.MULTILINE)
     rest = re.sub(r'^ *```.*?^ *```', '', text, flags=re.DOTALL | re.MULTILINE)
     found = []
     for block in (block for kind, block in blocks if kind in ('', 'bash')):
         found += block.replace('\\\n', ' ').splitlines()
-    found += [line for line in rest.replace('\\\n', ' ').splitlines() if line.startswith('    ')]
+    found += [line for line in rest.replace('\\\n', ' ').splitlines() if line.startswith('  ')]
     found += re.findall(r'`([^`]+)`', rest.replace('``', '`'))
     found += [inner for line in found for inner in re.findall(r'\$\(([^()$]+)\)', line)]
     kept = []
     for command in (' '.join(part.split()) for part in found):
         command = re.sub(r'^([A-Z_]+=\S* )+', '', command)
-        command = re.sub(r'^(?=tools/\S+\.py [^-.])', 'python ', command)
         command = re.sub(r'^(?=tools/\S+\.sh [^-.])', 'bash ', command)
-        if re.match(r'make [^ ]|bash tools/|python ([\w$]\S*/|-m )', command):
+        if re.match(r'mmext \w+ [^-.]|make [^ ]|bash tools/|python ([\w$]\S*/|-m )', command):
             kept.append(command)
     return kept
 
@@ -133,7 +137,9 @@ def commands(text: str) -> list[str]:
 @cache
 def examples() -> dict[Path, list[str]]:
     """Script -> the commands in its docstring, where there are some."""
-    scripts = sorted([*ROOT.glob('tools/**/*.py'), *ROOT.glob('projects/**/*.py')])
+    scripts = sorted(
+        path for folder in FOLDERS_OF_SCRIPTS for path in ROOT.glob(f'{folder}/**/*.py')
+    )
     told = {path: ast.get_docstring(ast.parse(path.read_text())) or '' for path in scripts}
     return {path: found for path, text in told.items() if (found := commands(text))}
 
@@ -210,22 +216,22 @@ def test_examples_of_a_script_parse(path, capsys):
 def test_the_documents_with_commands_are_read():
     """A pattern that finds nothing would pass all of the above."""
     for path, command in (
-        ('README.md', 'python tools/train.py configs/cst/cst_fcos_lite0_digits.py --resume'),
-        ('README.md', 'python tools/stylize_video.py IN STYLE OUT'),
+        ('README.md', 'mmext train configs/cst/cst_fcos_lite0_digits.py --resume'),
+        ('README.md', 'mmext stylize IN STYLE OUT'),
         ('README.md', 'make -s python-path'),
         ('projects/dropin/README.md', 'python projects/dropin/compose_run.py'),
         ('docs/mvstylizer_operations.md',
          'python -m mmext.plugins.mvstylizer.edge --config edge.toml --enroll CODE'),
     ):  # fmt: skip
         assert command in commands((ROOT / path).read_text()), path
-    assert len([path for path in examples() if path.is_relative_to(ROOT / 'tools')]) > 10
+    assert len([path for path in examples() if path.is_relative_to(ROOT / 'mmext/commands')]) > 10
 
 
 def test_broken_commands_are_noticed(capsys):
     for command, said in (
-        ('python tools/trian.py CONFIG', 'there is no tools/trian.py'),
-        ('python tools/train.py CONFIG --wiht terngrad', 'exit code 2'),
-        ('python tools/train.py configs/nothing.py', 'there is no configs/nothing.py'),
+        ('mmext trian CONFIG', 'exit code 2'),
+        ('mmext train CONFIG --wiht terngrad', 'exit code 2'),
+        ('mmext train configs/nothing.py', 'there is no configs/nothing.py'),
         ('make reproduce PLUGIN=nothing', 'nothing'),
         ('make coffee', 'coffee'),
         ('python projects/cst/baselines.py --fast', 'takes no arguments'),
@@ -235,8 +241,8 @@ def test_broken_commands_are_noticed(capsys):
     ):
         with pytest.raises((AssertionError, pytest.fail.Exception), match=said):
             parses(command)
-    text = 'a `python tools/x.py\n y` b\n```bash\nmake demo  # all\n```\n`mmext.X` `tools/x.py`'
-    assert commands(text) == ['make demo # all', 'python tools/x.py y']
+    text = 'a `mmext x\n y` b\n```bash\nmake demo  # all\n```\n`mmext.X` `mmext x` `mmext x --y`'
+    assert commands(text) == ['make demo # all', 'mmext x y']
     text = 'say ``python -m a``:\n\n    A=1 tools/x.sh \\\n      y\n```python\npython -m b\n```'
     assert commands(text) == ['bash tools/x.sh y', 'python -m a']
 

@@ -1,14 +1,7 @@
 #!/usr/bin/env python
-"""List, verify and extend the trained networks of the repository; see ``mmext/commands/zoo.py``."""
+"""The command ``mmext zoo``; for its options: ``--help``."""
 
-import sys
-from importlib.util import find_spec
-from pathlib import Path
-
-if find_spec('mmext') is None:
-    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-
-from mmext.commands.zoo import main
+from _command import run
 
 if __name__ == '__main__':
-    main()
+    run('zoo')

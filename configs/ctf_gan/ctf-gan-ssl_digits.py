@@ -1,5 +1,5 @@
 # CTF and self-supervision on 70 % of the digits: some ten minutes on a CPU core. Train the
-# classifier that measures first: python tools/train.py configs/ctf_gan/extractor_digits.py
+# classifier that measures first: mmext train configs/ctf_gan/extractor_digits.py
 _base_ = ['_base_/digits.py', '_base_/small_gan.py']
 
 # 7 x 7 and 14 x 14 are to 28 pixels what 8 x 8 and 16 x 16 are to 32.

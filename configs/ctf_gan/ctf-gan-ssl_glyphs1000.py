@@ -1,5 +1,5 @@
 # CTF and self-supervision on 1,000 Chinese characters; about an hour on a CPU core. Train the
-# classifier that measures first: python tools/train.py configs/ctf_gan/extractor_glyphs1000.py
+# classifier that measures first: mmext train configs/ctf_gan/extractor_glyphs1000.py
 _base_ = ['_base_/glyphs.py', '_base_/small_gan.py']
 
 model = dict(

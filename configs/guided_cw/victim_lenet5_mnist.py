@@ -1,4 +1,4 @@
-# MMPretrain's LeNet-5 on MNIST, to be attacked with tools/attack.py.
+# MMPretrain's LeNet-5 on MNIST, to be attacked with mmext attack.
 _base_ = ['../_base_/datasets/mnist.py', '../_base_/cls_runtime.py']
 
 model = dict(

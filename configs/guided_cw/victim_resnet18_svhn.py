@@ -1,4 +1,4 @@
-# ResNet-18 on SVHN, to be attacked with tools/attack.py.
+# ResNet-18 on SVHN, to be attacked with mmext attack.
 _base_ = [
     '../_base_/models/resnet18_cifar.py',
     '../_base_/datasets/svhn.py',

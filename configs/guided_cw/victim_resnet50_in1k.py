@@ -1,5 +1,5 @@
 # Attack any ResNet-50 of MMPretrain on ImageNet's validation images; weights are not included:
-# tools/attack.py configs/guided_cw/victim_resnet50_in1k.py resnet50.pth --skip 50
+# mmext attack configs/guided_cw/victim_resnet50_in1k.py resnet50.pth --skip 50
 _base_ = '../_base_/cls_runtime.py'
 
 model = dict(

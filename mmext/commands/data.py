@@ -5,23 +5,22 @@ the Debian package that ships them, or downloaded from where they are published;
 and nothing half-written is left. Some sets are made of others.
 
 Examples:
-    python tools/data.py --list
-    python tools/data.py mnist fashion-mnist
-    python tools/data.py fod_a --from ~/downloads
+  mmext data --list
+  mmext data mnist fashion-mnist
+  mmext data fod_a --from ~/downloads
 """
 
 import argparse
+import json
 import sys
 from pathlib import Path
 
+from mmext.commands.options import user_errors
 from mmext.datasets import catalog
 
 
-def build_parser() -> argparse.ArgumentParser:
-    """Return the parser of the command line."""
-    parser = argparse.ArgumentParser(
-        prog='data.py', description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the command line."""
     parser.add_argument('names', nargs='*', metavar='NAME', help=', '.join(catalog.SETS))
     parser.add_argument(
         '--from',
@@ -34,23 +33,19 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument('--root', default='data', help='folder of all sets (default: data)')
     parser.add_argument('--list', action='store_true', help='show all sets, and stop')
-    return parser
+    parser.add_argument('--json', action='store_true', help='with --list: as JSON')
 
 
-def main(argv: list[str] | None = None) -> None:
+def run(args: argparse.Namespace) -> None:
     """Prepare the named sets; exit with code 2 and one line where that cannot be done."""
-    parser = build_parser()
-    args = parser.parse_args(argv)
     if args.list:
-        sys.stdout.write(table(Path(args.root)))
+        sys.stdout.write(as_json(Path(args.root)) if args.json else table(Path(args.root)))
         return
-    if not args.names:
-        parser.error('name a set, or give --list')
-    # Listing and --help do without torch.
-    from mmext.datasets.prepare import prepare
-    from mmext.launch import user_errors
+    with user_errors('mmext data'):
+        if not args.names:
+            raise ValueError('name a set, or give --list')
+        from mmext.datasets.prepare import prepare
 
-    with user_errors('data.py'):
         for name in args.names:
             catalog.named(name)
         for name in args.names:
@@ -78,11 +73,16 @@ def table(root: Path) -> str:
     return '\n'.join(lines) + '\n'
 
 
+def as_json(root: Path) -> str:
+    """Return all sets as JSON: name -> state, licence and what it is."""
+    sets = {
+        name: {'state': _state(root / name), 'licence': entry.licence, 'summary': entry.summary}
+        for name, entry in catalog.SETS.items()
+    }
+    return json.dumps(sets, indent=2) + '\n'
+
+
 def _state(folder: Path) -> str:
     if (folder / catalog.MANIFEST).is_file():
         return 'prepared'
     return 'unchecked' if folder.is_dir() else 'missing'
-
-
-if __name__ == '__main__':
-    main()

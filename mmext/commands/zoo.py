@@ -1,23 +1,23 @@
 """List, verify and extend the trained networks of the repository.
 
 Examples:
-    python tools/zoo.py list
-    python tools/zoo.py list --untrained
-    python tools/zoo.py verify
-    python tools/zoo.py verify resnet20_cifar10-jpeg --weights-only
-    python tools/zoo.py publish configs/plain/lenet_mnist.py work_dirs/lenet_mnist
+  mmext zoo list
+  mmext zoo list --untrained
+  mmext zoo verify
+  mmext zoo verify resnet20_cifar10-jpeg --weights-only
+  mmext zoo publish configs/plain/lenet_mnist.py work_dirs/lenet_mnist
 """
 
 import argparse
+import json
 import sys
 import tempfile
 
+from mmext.commands.options import user_errors
 
-def parse_args(argv: list[str] | None) -> argparse.Namespace:
-    """Read the command line."""
-    parser = argparse.ArgumentParser(
-        prog='zoo.py', description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the command line."""
     actions = parser.add_subparsers(dest='action', required=True)
     listing = actions.add_parser('list', help='networks, data sets, metrics, sizes')
     listing.add_argument(
@@ -29,36 +29,44 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
     publish = actions.add_parser('publish', help='put a trained network into zoo/')
     publish.add_argument('config', help='its config, which a metafile names')
     publish.add_argument('work_dir', help='work dir of its training')
-    publish.add_argument('--command', help='what trained it; default: python tools/train.py CONFIG')
-    return parser.parse_args(argv)
+    publish.add_argument('--command', help='what trained it; default: mmext train CONFIG')
+    for action in (listing, verify):
+        action.add_argument('--json', action='store_true', help='as JSON')
 
 
-def main(argv: list[str] | None = None) -> None:
+def run(args: argparse.Namespace) -> int:
     """Do it; exit code 1 if a network is not as stated, 2 on mistakes in the command line."""
-    args = parse_args(argv)
-    # Late, so that --help does not import torch.
     from mmext import zoo
-    from mmext.launch import user_errors
 
-    with user_errors('zoo.py'):
+    with user_errors('mmext zoo'):
         if args.action == 'publish':
-            command = args.command or f'python tools/train.py {args.config}'
+            command = args.command or f'mmext train {args.config}'
             show([(zoo.publish(args.config, args.work_dir, command), 'published')])
-        elif args.action == 'list':
-            show([(entry, '') for entry in zoo.entries()])
-            names = zoo.untrained()
-            sys.stdout.write(f'{len(names)} configs of the metafiles are untrained here\n')
-            sys.stdout.write(''.join(f'  {name}\n' for name in names if args.untrained))
+            return 0
+        if args.action == 'list':
+            results = [(entry, '') for entry in zoo.entries()]
         else:
             chosen = [zoo.find(name) for name in args.names] or zoo.entries()
             results = [(entry, check(entry, args.weights_only)) for entry in chosen]
-            wrong = [entry for entry, result in results if result not in ('ok', 'loads')]
-            show([(entry, 'wrong' if entry in wrong else result) for entry, result in results])
-            for entry, result in results:
-                if entry in wrong:
-                    sys.stdout.write(f'{entry.name}: {result}\n')
-            if wrong:
-                sys.exit(1)
+    wrong = [(entry, found) for entry, found in results if found not in ('', 'ok', 'loads')]
+    if args.json:
+        sys.stdout.write(json.dumps([as_dict(*result) for result in results], indent=2) + '\n')
+        return int(bool(wrong))
+    show([(entry, 'wrong' if (entry, found) in wrong else found) for entry, found in results])
+    for entry, found in wrong:
+        sys.stdout.write(f'{entry.name}: {found}\n')
+    if args.action == 'list':
+        names = zoo.untrained()
+        sys.stdout.write(f'{len(names)} configs of the metafiles are untrained here\n')
+        sys.stdout.write(''.join(f'  {name}\n' for name in names if args.untrained))
+    return int(bool(wrong))
+
+
+def as_dict(entry, found: str) -> dict:
+    """A network and what was found, for JSON."""
+    told = {'name': entry.name, 'config': str(entry.config), 'weights': str(entry.weights),
+            'sha256': entry.sha256, 'dataset': entry.dataset, 'metrics': entry.metrics}  # fmt: skip
+    return {**told, 'found': found} if found else told
 
 
 def check(entry, weights_only: bool) -> str:

@@ -1,4 +1,4 @@
-"""What is installed, what is wrong with it and how to mend it: the logic of ``tools/doctor.py``.
+"""What is installed, what is wrong with it and how to mend it: the logic of ``mmext doctor``.
 
 The module imports nothing outside the standard library until :func:`diagnose` is called, because it
 must also work where torch, MMEngine or rich are missing or broken.

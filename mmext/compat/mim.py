@@ -5,6 +5,8 @@ from pathlib import Path
 from mmengine.config import Config
 from mmengine.config import utils as _utils
 
+from mmext.shipped import config_folder
+
 
 def install() -> None:
     """Add mmext to the packages whose configs MMEngine resolves. Idempotent.
@@ -25,12 +27,3 @@ def install() -> None:
 
     find_ours.knows_mmext = True  # type: ignore[attr-defined]
     Config._get_cfg_path = staticmethod(find_ours)
-
-
-def config_folder(package: Path) -> Path:
-    """Folder of the configs of an OpenMMLab package, given the folder of its code.
-
-    A wheel carries them in ``.mim``; a checkout on PYTHONPATH has them beside the package.
-    """
-    folders = [package / '.mim' / 'configs', package.parent / 'configs']
-    return next((folder for folder in folders if folder.is_dir()), folders[0])

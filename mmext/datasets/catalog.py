@@ -30,7 +30,7 @@ def named(name: str) -> DataSet:
 
 def command(name: str) -> str:
     """Return the command that prepares a set."""
-    return f'python tools/data.py {name}'
+    return f'mmext data {name}'
 
 
 def parts(entry: DataSet, folder: Path) -> Iterator[tuple[str, int, list[Path]]]:
@@ -121,7 +121,7 @@ def manifest(folder: str | Path) -> dict[str, Any]:
 
     Args:
         folder: ``data/mnist`` say. If the set was laid out by hand, the sum is computed, without a
-            look at what it should be; ``tools/data.py`` compares and keeps it.
+            look at what it should be; ``mmext data`` compares and keeps it.
 
     Returns:
         As :func:`write_manifest`; with the keys of its maker for a set that was made.

@@ -42,7 +42,7 @@ class ShardedRunner(FlexibleRunner):
 
     MMEngine's FlexibleRunner, which takes the strategy as well, builds the model after the data,
     so its weights are of other random numbers than the Runner's; this one builds it first, like
-    the Runner, and needs no ``env_cfg``. ``tools/train.py CONFIG --shard`` takes it.
+    the Runner, and needs no ``env_cfg``. ``mmext train CONFIG --shard`` takes it.
 
     Args:
         model: As the parent's.
@@ -112,7 +112,7 @@ class FSDP2Strategy(DDPStrategy):
     shape (1,) while it trains.
 
     Checkpoints are whole and in MMEngine's format, with the optimizer: sharded and unsharded runs
-    and ``tools/test.py`` load each other's; a resumed sharded run is exact. Buffers are each rank's
+    and ``mmext test`` load each other's; a resumed sharded run is exact. Buffers are each rank's
     own, as in MMEngine, and those of rank 0 are saved.
 
     Refused with a reason: a model with a ``train_step`` of its own (GANs), models and attacks of

@@ -96,7 +96,7 @@ class ClassifierExtractor(Extractor):
         cfg = load_config(config)
         if not Path(checkpoint).is_file():
             raise FileNotFoundError(
-                f'the classifier {checkpoint} does not exist; train it: python tools/train.py '
+                f'the classifier {checkpoint} does not exist; train it: mmext train '
                 f'{config} --work-dir {Path(checkpoint).parent}'
             )
         self.network: Any = load_classifier(cfg, checkpoint)

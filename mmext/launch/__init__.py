@@ -1,4 +1,4 @@
-"""What ``tools/train.py`` and ``tools/test.py`` do between the command line and the Runner.
+"""What ``mmext train`` and ``mmext test`` do between the command line and the Runner.
 
 The functions change a :class:`~mmengine.config.Config` in place and know no argparse, so that a
 notebook or a test can take the same steps: :func:`load_config`, :func:`prepare` or
@@ -7,21 +7,10 @@ FileNotFoundError, raised before anything is built.
 """
 
 from mmext.launch.checkpoint import check_checkpoint
-from mmext.launch.config import (
-    CfgOptions,
-    add_common_arguments,
-    add_overlay_argument,
-    load_config,
-    merge_options,
-    resolve_config,
-    user_errors,
-)
+from mmext.launch.config import load_config, merge_options
 from mmext.launch.runs import build_runner, built, dump_results, prepare, prepare_test
 
 __all__ = [
-    'CfgOptions',
-    'add_common_arguments',
-    'add_overlay_argument',
     'build_runner',
     'built',
     'check_checkpoint',
@@ -30,6 +19,4 @@ __all__ = [
     'merge_options',
     'prepare',
     'prepare_test',
-    'resolve_config',
-    'user_errors',
 ]

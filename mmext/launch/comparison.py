@@ -1,4 +1,4 @@
-"""Trainings side by side: what ``tools/compare.py`` and ``tools/analysis_tools/plot_logs.py`` do.
+"""Trainings side by side: what ``mmext compare`` and ``tools/analysis_tools/plot_logs.py`` do.
 
 Works on the scalars of :func:`mmext.engine.curves.read_scalars`; a group is the runs of one setting
 with several seeds.

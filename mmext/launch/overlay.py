@@ -1,4 +1,4 @@
-"""Overlays: a plugin merged into any config, ``tools/train.py CONFIG --with terngrad smoothout``.
+"""Overlays: a plugin merged into any config, ``mmext train CONFIG --with terngrad smoothout``.
 
 An overlay is an ordinary config fragment, ``configs/overlays/<plugin>.py``. :func:`apply` merges it
 by these rules:
@@ -32,7 +32,7 @@ from mmengine.config import Config
 from mmengine.logging import print_log
 from mmengine.registry import MODELS
 
-from mmext.compat.mim import config_folder
+from mmext import shipped
 
 HOST = '_host_'
 # Keys at the top of a fragment that are rules and no config.
@@ -45,11 +45,6 @@ _KINDS = {
 _PLAIN = {'OptimWrapper': '', 'AmpOptimWrapper': 'Amp'}
 
 
-def available() -> list[str]:
-    """Names that :func:`apply` knows, sorted."""
-    return sorted(path.stem for path in _folder().glob('*.py'))
-
-
 def load(name: str) -> dict[str, Any]:
     """Return the fragment of an overlay.
 
@@ -60,9 +55,10 @@ def load(name: str) -> dict[str, Any]:
         ValueError: There is no such overlay, and the message lists those there are; or it is no
             config fragment.
     """
-    path = Path(name) if name.endswith('.py') else _folder() / f'{name}.py'
+    path = Path(name) if name.endswith('.py') else shipped.overlay_folder() / f'{name}.py'
     if not path.is_file():
-        raise ValueError(f'there is no overlay {name!r}; choose from {", ".join(available())}')
+        known = ', '.join(shipped.overlays())
+        raise ValueError(f'there is no overlay {name!r}; choose from {known}')
     fragment = read(path).to_dict()
     hooks = fragment.get('custom_hooks', [])
     if not isinstance(hooks, list | tuple) or not all(
@@ -478,7 +474,3 @@ def _value(cfg: Config, key: str) -> Any:
     for part in key.split('.'):
         node = node.get(part) if isinstance(node, dict | Config) else None
     return node
-
-
-def _folder() -> Path:
-    return config_folder(Path(__file__).resolve().parents[1]) / 'overlays'

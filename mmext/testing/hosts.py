@@ -56,8 +56,8 @@ def semi_detector(data: Path) -> Config:
 
 def _scenes(name: str, data: Path) -> Config:
     import mmext
-    from mmext.compat.mim import config_folder
     from mmext.datasets.scenes import SceneSettings, generate
+    from mmext.shipped import config_folder
 
     scenes = data / 'digit_scenes'
     generate(scenes, SceneSettings(train=24, val=1, test=1, percent=(25,), folds=1))

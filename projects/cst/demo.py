@@ -3,7 +3,7 @@
 Prepares the data, trains both at the same time, evaluates them on images that neither has seen and
 writes a table, a picture of detections and curves. Interrupted, the same command goes on where it
 stopped. ``--data fod_a`` does the same on photos of real objects, after
-``python tools/data.py fod_a --from FOLDER``.
+``mmext data fod_a --from FOLDER``.
 """
 
 import argparse
@@ -35,7 +35,7 @@ class Demo:
     """One data set of the demo.
 
     Args:
-        data: Its name for ``tools/data.py``.
+        data: Its name for ``mmext data``.
         configs: Names of the configs below ``configs/cst``: labels alone, CST.
         caption: What the test images are.
     """
@@ -87,9 +87,9 @@ def prepare(demo: Demo) -> str:
 
 
 def start(config: str, work_dir: Path, options: dict[str, Any]) -> subprocess.Popen:
-    """Start ``tools/train.py`` of a shipped config on one thread; resumes by itself."""
+    """Start ``mmext train`` of a shipped config on one thread; resumes by itself."""
     command = [
-        sys.executable, str(ROOT / 'tools/train.py'), config,
+        sys.executable, '-m', 'mmext', 'train', config,
         '--work-dir', str(work_dir), '--resume',
     ]  # fmt: skip
     if options:
@@ -296,14 +296,14 @@ def report(demo: Demo, out: Path, pictures: int, digest: str) -> None:
 
 def main() -> None:
     """Prepare, train, report."""
-    from mmext import launch
+    from mmext.commands.options import CfgOptions
 
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument('--data', choices=DEMOS, default='digits')
     parser.add_argument('--work-dir', type=Path, help='default: work_dirs/demo_<data>')
     parser.add_argument('--pictures', type=int, default=8, help='images in detections.png')
     parser.add_argument(
-        '--cfg-options', nargs='+', default={}, action=launch.CfgOptions, metavar='KEY=VALUE',
+        '--cfg-options', nargs='+', default={}, action=CfgOptions, metavar='KEY=VALUE',
         help='for both trainings',
     )  # fmt: skip
     args = parser.parse_args()

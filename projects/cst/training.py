@@ -39,7 +39,8 @@ def prepare(work: Path, quick: bool) -> dict:
     manifest, _ = generate(scenes(work, quick), settings)
     if not (quick or BACKBONE.exists()):
         config = 'configs/cst/letters_r18.py'
-        command = [sys.executable, 'tools/train.py', config, '--work-dir', str(work / 'letters')]
+        command = [sys.executable, '-m', 'mmext', 'train', config,
+                   '--work-dir', str(work / 'letters')]  # fmt: skip
         subprocess.run([*command, '--resume'], cwd=ROOT, check=True)
         latest = find_latest_checkpoint(str(work / 'letters'))
         state = torch.load(latest, map_location='cpu', weights_only=True)

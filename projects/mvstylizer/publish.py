@@ -2,7 +2,7 @@
 
 Half precision, the state dict alone; the metafile of configs/mvstylizer has the sha256.
 
-    python tools/train.py configs/mvstylizer/wavelet_photos.py
+    mmext train configs/mvstylizer/wavelet_photos.py
     python projects/mvstylizer/publish.py WaveletStylizer work_dirs/wavelet_photos/iter_400.pth
 """
 

@@ -117,7 +117,7 @@ def test_a_manifest_is_read_computed_and_checked(tiny):
     with pytest.raises(ValueError, match='cannot be read'):
         catalog.manifest(tiny)
     (tiny / 'b').unlink()
-    with pytest.raises(FileNotFoundError, match=r'tiny/b is missing: python tools/data.py tiny'):
+    with pytest.raises(FileNotFoundError, match=r'tiny/b is missing: mmext data tiny'):
         catalog.manifest(tiny)
     with pytest.raises(ValueError, match="'unheard' is unknown; there are mnist, "):
         catalog.manifest(tiny.parent / 'unheard')
@@ -126,10 +126,10 @@ def test_a_manifest_is_read_computed_and_checked(tiny):
 def test_a_missing_set_is_named_with_its_command(tiny, monkeypatch):
     monkeypatch.chdir(tiny.parent)
     for path, message in (
-        ('data/mnist', 'data/mnist is missing: python tools/data.py mnist'),
-        ('data/mnist/', 'data/mnist is missing: python tools/data.py mnist'),
-        ('data/bsds500/images', 'data/bsds500/images is missing: python tools/data.py bsds500'),
-        ('/x/fod_a', '/x/fod_a is missing: python tools/data.py fod_a --root /x'),
+        ('data/mnist', 'data/mnist is missing: mmext data mnist'),
+        ('data/mnist/', 'data/mnist is missing: mmext data mnist'),
+        ('data/bsds500/images', 'data/bsds500/images is missing: mmext data bsds500'),
+        ('/x/fod_a', '/x/fod_a is missing: mmext data fod_a --root /x'),
     ):
         with pytest.raises(FileNotFoundError) as caught:
             catalog.check_present(path)

@@ -34,7 +34,7 @@ def test_crops_are_cut_from_the_photos_of_the_split(tmp_path):
     with pytest.raises(FileNotFoundError, match='test/.*.jpg is missing: correct data_root'):
         photos(tmp_path, 'test')
     (tmp_path / 'bsds500').mkdir()
-    with pytest.raises(FileNotFoundError, match='python tools/data.py bsds500 --root'):
+    with pytest.raises(FileNotFoundError, match='mmext data bsds500 --root'):
         photos(tmp_path / 'bsds500/images')
     (tmp_path / 'val' / '0.png').write_text('no image')
     with pytest.raises(ValueError, match='val/0.png is no image'):
@@ -100,5 +100,5 @@ def test_mistakes_are_named(pairs):
     (pairs / 'style_masks/02.png').unlink()
     with pytest.raises(FileNotFoundError, match='style_masks/02.png is missing: python tools/data'):
         build(pairs)
-    with pytest.raises(FileNotFoundError, match='is missing: python tools/data.py mnist'):
+    with pytest.raises(FileNotFoundError, match='is missing: mmext data mnist'):
         build(Path('data/mnist'))

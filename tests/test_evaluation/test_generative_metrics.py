@@ -182,7 +182,7 @@ def test_what_is_missing(inception, classifier, tmp_path):
     torch.jit.script(Flat()).save(str(tmp_path / 'flat.pt'))
     with pytest.raises(ValueError, match='no argument no_output_bias and return_features'):
         GenerativeMetrics(dict(type='inception', path=str(tmp_path / 'flat.pt')))
-    with pytest.raises(FileNotFoundError, match='train it: python tools/train.py'):
+    with pytest.raises(FileNotFoundError, match='train it: mmext train'):
         GenerativeMetrics({**settings, 'checkpoint': str(tmp_path / 'none.pth')})
     with pytest.raises(ValueError, match="extractor.type='random'"):
         GenerativeMetrics(dict(type='random'))

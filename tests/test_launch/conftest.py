@@ -3,7 +3,7 @@
 import pytest
 from toy_runs import toy_runner
 
-from mmext.launch import overlay
+from mmext import shipped
 
 __all__ = ['toy_runner']
 
@@ -11,7 +11,7 @@ __all__ = ['toy_runner']
 @pytest.fixture
 def fragments(tmp_path, monkeypatch):
     """A folder of overlays in place of the shipped ones; returns a function that adds one."""
-    monkeypatch.setattr(overlay, '_folder', lambda: tmp_path)
+    monkeypatch.setattr(shipped, 'overlay_folder', lambda: tmp_path)
 
     def add(name, text):
         (tmp_path / f'{name}.py').write_text(text)

@@ -5,6 +5,7 @@ import pytest
 from mmengine.config import Config
 
 from mmext import launch
+from mmext.commands.options import user_errors
 from mmext.datasets.known_sets import SETS
 from mmext.launch import annotations
 from mmext.launch.annotations import check_annotations
@@ -172,7 +173,7 @@ def test_other_datasets_are_left_alone(config):
 )
 def test_a_missing_known_set_is_named_with_its_command(dataset, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    message = '^data/mnist is missing: python tools/data.py mnist$'
+    message = '^data/mnist is missing: mmext data mnist$'
     with pytest.raises(FileNotFoundError, match=message):
         check_annotations(dict(val_dataloader=dict(dataset=dataset)))
     # Another loader's data is not asked for.
@@ -221,7 +222,7 @@ def test_training_without_the_data_is_one_line(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     loader = dict(dataset=dict(type='MNIST', data_root='data/mnist'))
     cfg = Config(dict(model={}, train_cfg={}, train_dataloader=loader))
-    with pytest.raises(SystemExit), launch.user_errors('train.py'):
+    with pytest.raises(SystemExit), user_errors('mmext train'):
         launch.prepare(cfg)
-    wanted = 'train.py: error: data/mnist is missing: python tools/data.py mnist\n'
+    wanted = 'mmext train: error: data/mnist is missing: mmext data mnist\n'
     assert capsys.readouterr().err == wanted

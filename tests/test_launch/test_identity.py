@@ -12,7 +12,8 @@ import torch
 from mmengine.config import Config
 from mmengine.logging import HistoryBuffer, MessageHub
 
-from mmext import launch
+from mmext import launch, shipped
+from mmext.commands.main import main
 from mmext.launch import identity, overlay
 
 ROOT = Path(__file__).parents[2]
@@ -34,12 +35,12 @@ def options(**others):
 
 
 @pytest.fixture(scope='module')
-def whole(tool, tmp_path_factory):
+def whole(tmp_path_factory):
     """Work dir of two epochs with four plugins, one of which wraps the model."""
     folder = tmp_path_factory.mktemp('whole')
     plugins = ['terngrad', 'smoothout', 'force_regularization', 'mat']
     more = {'train_cfg.max_epochs': 2, 'model.attack.steps': 1}
-    tool('train').main([HOST, '--with', *plugins, '--work-dir', str(folder), *options(**more)])
+    main(['train', HOST, '--with', *plugins, '--work-dir', str(folder), *options(**more)])
     return folder
 
 
@@ -73,9 +74,16 @@ def forget(text):
     return Config(cfg).pretty_text
 
 
-def test_resume_without_its_plugins_takes_them_from_the_checkpoint(tool, whole, half):
-    tool('train').main(
-        [HOST, '--resume', '--work-dir', str(half), *options(**{'train_cfg.max_epochs': 2})]
+def test_resume_without_its_plugins_takes_them_from_the_checkpoint(whole, half):
+    main(
+        [
+            'train',
+            HOST,
+            '--resume',
+            '--work-dir',
+            str(half),
+            *options(**{'train_cfg.max_epochs': 2}),
+        ]
     )
     assert equal(whole / 'epoch_2.pth', half / 'epoch_2.pth')
     assert not equal(whole / 'epoch_1.pth', half / 'epoch_2.pth')
@@ -110,9 +118,9 @@ def test_an_option_of_the_command_comes_after_those_of_the_checkpoint(half):
 
 
 @pytest.mark.parametrize('plugins', [['terngrad'], ['terngrad', 'smoothout', 'cst']])
-def test_resume_with_other_plugins_is_refused(tool, half, plugins, capsys):
+def test_resume_with_other_plugins_is_refused(half, plugins, capsys):
     with pytest.raises(SystemExit) as stopped:
-        tool('train').main([HOST, '--with', *plugins, '--resume', '--work-dir', str(half)])
+        main(['train', HOST, '--with', *plugins, '--resume', '--work-dir', str(half)])
     assert stopped.value.code == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert 'trained with terngrad smoothout force_regularization mat' in line
@@ -120,20 +128,18 @@ def test_resume_with_other_plugins_is_refused(tool, half, plugins, capsys):
     assert f'load_from={half / "epoch_1.pth"}' in line
 
 
-def test_plugins_for_a_training_that_had_none_are_refused(tool, tmp_path, capsys):
+def test_plugins_for_a_training_that_had_none_are_refused(tmp_path, capsys):
     work_dir = ['--work-dir', str(tmp_path)]
-    tool('train').main([HOST, *work_dir, *options(**{'train_cfg.max_epochs': 1})])
+    main(['train', HOST, *work_dir, *options(**{'train_cfg.max_epochs': 1})])
     assert identity.of_checkpoint(str(tmp_path / 'epoch_1.pth')) == identity.Identity()
     with pytest.raises(SystemExit):
-        tool('train').main([HOST, '--with', 'smoothout', '--resume', *work_dir])
+        main(['train', HOST, '--with', 'smoothout', '--resume', *work_dir])
     line = capsys.readouterr().err.splitlines()[-1]
     assert 'trained with no plugins, this run would have smoothout' in line
     # The way that the message names.
     way = f'load_from={tmp_path / "epoch_1.pth"}'
     more = options(**{'train_cfg.max_epochs': 1})
-    tool('train').main(
-        [HOST, '--with', 'smoothout', '--work-dir', str(tmp_path / 'new'), *more, way]
-    )
+    main(['train', HOST, '--with', 'smoothout', '--work-dir', str(tmp_path / 'new'), *more, way])
     assert identity.of_checkpoint(str(tmp_path / 'new/epoch_1.pth')).names == ['smoothout']
 
 
@@ -143,11 +149,11 @@ def test_the_config_of_the_work_dir_goes_on_as_it_is(whole, half):
     assert cfg.pretty_text == Config.fromfile(dumped).pretty_text
 
 
-def test_a_checkpoint_that_does_not_tell_says_so_and_must_fit(tool, half, capsys):
+def test_a_checkpoint_that_does_not_tell_says_so_and_must_fit(half, capsys):
     change_config(half / 'epoch_1.pth', forget)
     work_dir = ['--work-dir', str(half)]
     with pytest.raises(SystemExit) as stopped:
-        tool('train').main([HOST, '--resume', *work_dir, *options()])
+        main(['train', HOST, '--resume', *work_dir, *options()])
     assert stopped.value.code == 2
     assert 'of its 10 tensors would keep their initial values' in capsys.readouterr().err
     plugins = ['terngrad', 'smoothout', 'force_regularization', 'mat']
@@ -162,9 +168,9 @@ def test_an_overlay_that_has_changed_is_refused(half):
         launch.load_config(HOST, resume='auto', work_dir=str(half))
 
 
-def test_a_test_takes_the_plugins_of_its_checkpoint(tool, whole, capsys):
+def test_a_test_takes_the_plugins_of_its_checkpoint(whole, capsys):
     checkpoint = str(whole / 'epoch_2.pth')
-    tool('test').main([HOST, checkpoint, '--work-dir', str(whole / 'test'), *options()])
+    main(['test', HOST, checkpoint, '--work-dir', str(whole / 'test'), *options()])
     assert 'taken from' in capsys.readouterr().err
     cfg = launch.load_config(HOST, overlays=['mat'], checkpoint=checkpoint)
     assert cfg.model.type == 'mmext.MATClassifier' and 'custom_hooks' in cfg
@@ -255,5 +261,5 @@ def test_two_ranks_resume_with_the_plugins_of_their_checkpoint(tmp_path):
 
 
 def test_the_overlays_of_the_package_have_digests_of_their_own():
-    digests = {identity._digest(overlay.load(name)) for name in overlay.available()}
-    assert len(digests) == len(overlay.available())
+    digests = {identity._digest(overlay.load(name)) for name in shipped.overlays()}
+    assert len(digests) == len(shipped.overlays())

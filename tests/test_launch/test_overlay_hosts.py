@@ -3,7 +3,7 @@
 import pytest
 from overlay_hosts import host
 
-from mmext import launch
+from mmext import launch, shipped
 from mmext.launch import overlay
 
 SEMI = dict(
@@ -241,6 +241,6 @@ def test_shipped_overlays_refuse_hosts_they_cannot_serve(config, names, message)
 
 
 def test_every_overlay_has_a_host():
-    assert {'cst', 'guided_cw', 'mat', 'smoothout', 'terngrad'} <= set(overlay.available())
+    assert {'cst', 'guided_cw', 'mat', 'smoothout', 'terngrad'} <= set(shipped.overlays())
     assert overlay.serves('cst') == 'detector' and overlay.serves('guided_cw') == 'classifier'
     assert overlay.serves('terngrad') is None

@@ -5,6 +5,9 @@ from pathlib import Path
 import pytest
 import torch
 
+from mmext.commands import compare as command
+from mmext.commands.main import main
+
 VALIDATED = """
 _base_ = {toy!r}
 val_dataloader = _base_.test_dataloader
@@ -17,14 +20,14 @@ SLOWER = 'optim_wrapper = dict(optimizer=dict(lr=0.05))'
 
 
 @pytest.fixture
-def compare(tool, toy, monkeypatch):
-    """tools/compare.py on a project that validates, as a module and its two configs."""
+def compare(toy, monkeypatch):
+    """``mmext compare`` on a project that validates, and its two configs."""
     monkeypatch.setenv('PYTHONPATH', str(Path(toy).parent))
     monkeypatch.setenv('OMP_NUM_THREADS', '1')
     Path('fast.py').write_text(VALIDATED.format(toy=toy))
     Path('slow.py').write_text("_base_ = 'fast.py'\n" + SLOWER)
     Path('slower.py').write_text(SLOWER)
-    return tool('compare')
+    return lambda argv: main(['compare', *argv])
 
 
 def error_after(lr, epochs=2):
@@ -41,9 +44,9 @@ def error_after(lr, epochs=2):
 
 
 def test_two_configs_over_seeds_and_more_seeds_later(compare, capsys):
-    compare.main(['fast.py', 'slow.py', '--seeds', '1', '--work-dir', 'c'])
+    compare(['fast.py', 'slow.py', '--seeds', '1', '--work-dir', 'c'])
     first = Path('c/records.jsonl').read_text()
-    compare.main(['fast.py', 'slow.py', '--seeds', '2', '--work-dir', 'c'])
+    compare(['fast.py', 'slow.py', '--seeds', '2', '--work-dir', 'c'])
     records = Path('c/records.jsonl').read_text()
     # The runs of the first seed were not run again.
     assert records.startswith(first) and len(records.splitlines()) == 5
@@ -57,13 +60,13 @@ def test_two_configs_over_seeds_and_more_seeds_later(compare, capsys):
     assert {'s/iteration', 'minutes', 'peak MiB'} <= set(result['cost'])
     assert 50 < result['cost']['peak MiB']['base']['mean'] < 20_000
     assert Path('c/compare.png').read_bytes()[:4] == b'\x89PNG'
-    out = capsys.readouterr().out
-    assert 'difference by seed' in out and 'mse' in out and '[4/4] slow, seed 1' in out
+    out, err = capsys.readouterr()
+    assert 'difference by seed' in out and 'mse' in out and '[4/4] slow, seed 1' in err
 
 
 def test_overlays_are_the_second_config_and_a_cut_off_run_goes_on(compare, monkeypatch, capsys):
     argv = ['fast.py', '--with', 'slower.py', '--seeds', '1']
-    train, calls = compare.train, []
+    train, calls = command.train, []
 
     def interrupted(config, work_dir, seed):
         calls.append(config.stem)
@@ -71,9 +74,9 @@ def test_overlays_are_the_second_config_and_a_cut_off_run_goes_on(compare, monke
             raise RuntimeError('slower with seed 0 failed, see its log')
         return train(config, work_dir, seed)
 
-    monkeypatch.setattr(compare, 'train', interrupted)
+    monkeypatch.setattr(command, 'train', interrupted)
     with pytest.raises(SystemExit, match='1'):
-        compare.main(argv)
+        compare(argv)
     assert calls == ['fast', 'slower'] and 'see its log' in capsys.readouterr().err
     # The second run has already done its first epoch.
     folder = Path('work_dirs/compare/fast-slower')
@@ -81,9 +84,9 @@ def test_overlays_are_the_second_config_and_a_cut_off_run_goes_on(compare, monke
     half.write_text((folder / 'slower.py').read_text().replace('max_epochs=2', 'max_epochs=1'))
     train(half, folder / 'slower_seed0', 0)
     assert (folder / 'slower_seed0/epoch_1.pth').exists()
-    monkeypatch.setattr(compare, 'train', train)
-    compare.main(argv)
-    assert 'fast, seed 0' not in capsys.readouterr().out
+    monkeypatch.setattr(command, 'train', train)
+    compare(argv)
+    assert 'fast, seed 0' not in capsys.readouterr().err
     log = (folder / 'slower_seed0/output.log').read_text()
     assert 'epoch_1.pth' in log and len(list((folder / 'slower_seed0').glob('2*'))) == 2
     result = json.loads((folder / 'compare.json').read_text())
@@ -93,7 +96,7 @@ def test_overlays_are_the_second_config_and_a_cut_off_run_goes_on(compare, monke
 def test_a_run_that_fails_shows_the_end_of_its_log(compare, capsys):
     Path('broken.py').write_text("_base_ = 'fast.py'\nmodel = dict(no_such=1)\n")
     with pytest.raises(SystemExit, match='1'):
-        compare.main(['broken.py', 'fast.py', '--seeds', '1', '--work-dir', 'c'])
+        compare(['broken.py', 'fast.py', '--seeds', '1', '--work-dir', 'c'])
     error = capsys.readouterr().err
     assert 'broken with seed 0 failed' in error and "'no_such'" in error
 
@@ -114,6 +117,6 @@ def test_mistakes_exit_with_2(compare, argv, named, capsys):
     Path('old').mkdir()
     Path('old/records.jsonl').write_text('{"configs": {"fast": "0"}}\n')
     with pytest.raises(SystemExit, match='2'):
-        compare.main(argv)
+        compare(argv)
     assert named in capsys.readouterr().err
     shutil.rmtree('old')

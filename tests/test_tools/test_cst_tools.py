@@ -15,6 +15,8 @@ import torch
 from mmengine.config import Config
 from mmengine.registry import MODELS, init_default_scope
 
+from mmext.commands.main import main
+
 ROOT = Path(__file__).parents[2]
 CONFIG = ROOT / 'configs/cst/cst_fcos_r18_digits.py'
 
@@ -60,9 +62,9 @@ def test_exported_teacher_predicts_the_same_in_mmdetections_own_test_tool(
               '--out', tmp_path / 'theirs.pkl']  # fmt: skip
     done = subprocess.run(theirs, capture_output=True, text=True, cwd=ROOT)
     assert done.returncode == 0, done.stderr[-2000:]
-    tool('test').main(
-        [str(trained / 'config.py'), str(trained / 'cst.pth'), '--work-dir', str(tmp_path / 'ours'),
-         '--out', str(tmp_path / 'ours.pkl'),
+    main(
+        ['test', str(trained / 'config.py'), str(trained / 'cst.pth'),
+         '--work-dir', str(tmp_path / 'ours'), '--out', str(tmp_path / 'ours.pkl'),
          '--cfg-options', 'model.semi_test_cfg.predict_on=teacher2']
     )  # fmt: skip
     found = [pickle.loads((tmp_path / f'{name}.pkl').read_bytes()) for name in ('theirs', 'ours')]

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from mmext.commands.main import main
 from mmext.datasets import catalog, prepare
 from mmext.datasets.known_sets import SETS, DataSet
 
@@ -34,7 +35,7 @@ def pack(content):
 
 
 @pytest.fixture
-def data(tool, tmp_path, monkeypatch):
+def data(tmp_path, monkeypatch):
     """Two small sets in the table, and the command, run in an empty folder."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv('no_proxy', '*')
@@ -56,7 +57,7 @@ def data(tool, tmp_path, monkeypatch):
     photos = dataclasses.replace(photos, sha256=catalog.digest(photos, tmp_path / 'original'))
     monkeypatch.setitem(SETS, 'digits', digits)
     monkeypatch.setitem(SETS, 'photos', photos)
-    return tool('data').main
+    return lambda argv: main(['data', *argv])
 
 
 @pytest.fixture
@@ -217,7 +218,7 @@ def test_mistakes_are_one_line(data, capsys):
     Path('file.txt').touch()
     for argv, message in (
         (('unheard',), "'unheard' is unknown; there are mnist"),
-        (('photos',), 'python tools/data.py photos --from FOLDER, which holds photos.zip'),
+        (('photos',), 'mmext data photos --from FOLDER, which holds photos.zip'),
         (('photos', '--from', 'nowhere'), 'nowhere does not exist'),
         (('photos', '--from', 'empty'), 'neither empty nor its folder photos has the files'),
         (('photos', '--from', 'file.txt'), 'file.txt is no archive'),
@@ -240,7 +241,7 @@ def test_a_set_is_made_of_others(data, monkeypatch, capsys):
     )
     monkeypatch.syspath_prepend('.')
     line = fails(data, capsys, 'made')
-    assert line == 'data.py: error: data/photos is missing: python tools/data.py photos'
+    assert line == 'mmext data: error: data/photos is missing: mmext data photos'
     assert 'leave out --from' in fails(data, capsys, 'made', '--from', 'original')
     data(['photos', '--from', 'original'])
     data(['made'])

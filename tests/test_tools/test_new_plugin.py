@@ -10,6 +10,9 @@ from pathlib import Path
 import pytest
 import yaml
 
+from mmext.commands import new
+from mmext.commands.main import main
+
 KINDS = ('hook', 'two-pass', 'wrapper', 'model', 'transform')
 #: Kind and what the fast suite leaves out of its tests; the document itself has the first kind.
 EXAMPLES = [
@@ -35,8 +38,8 @@ def checkout(tmp_path):
 
 
 @pytest.fixture
-def generate(tool, tmp_path):
-    """tools/new_plugin.py on copies of the shared files alone."""
+def generate(tmp_path):
+    """``mmext new`` on copies of the shared files alone."""
     target = tmp_path / 'bare'
     for file in ('mmext/registry.py', 'mmext/version.py', 'model-index.yml',
                  'tests/plugin_settings.py'):  # fmt: skip
@@ -44,7 +47,7 @@ def generate(tool, tmp_path):
         shutil.copy(ROOT / file, target / file)
 
     def run(*argv):
-        tool('new_plugin').main([*argv, '--root', str(target)])
+        main(['new', *argv, '--root', str(target)])
         return target
 
     return run
@@ -142,7 +145,7 @@ def test_names_follow_the_kind(generate, kind, classes, registry, module):
 
 
 @pytest.mark.parametrize('kind', KINDS)
-def test_the_card_says_that_nothing_is_written_or_tested(generate, kind, tool, capsys):
+def test_the_card_says_that_nothing_is_written_or_tested(generate, kind, capsys):
     root = generate('my_paper', '--kind', kind)
     assert 'no --paper' in capsys.readouterr().out
     card = (root / 'configs/my_paper/README.md').read_text()
@@ -153,7 +156,7 @@ def test_the_card_says_that_nothing_is_written_or_tested(generate, kind, tool, c
     assert 'not tested with others yet' in sections['Composes with']
     # Nothing of the example's paper, nor of any other.
     assert set(re.findall(r'\d{4}\.\d{4,5}', card)) == {'0000.00000'}
-    examples = [about.example for about in tool('new_plugin').KINDS.values()]
+    examples = [about.example for about in new.KINDS.values()]
     words = {word.lower() for example in examples for word in re.findall('[A-Za-z]{6,}', example)}
     prose = ' '.join(text for title, text in sections.items() if not title.startswith('Use it'))
     assert {'centralization', 'korpelevich'} <= words
@@ -225,9 +228,9 @@ def test_bad_names_are_refused_and_nothing_is_written(generate, tmp_path, argv, 
     assert {p: p.read_bytes() for p in tmp_path.rglob('*') if p.is_file()} == before
 
 
-def test_what_is_no_checkout_is_said(tool, tmp_path, capsys):
+def test_what_is_no_checkout_is_said(tmp_path, capsys):
     with pytest.raises(SystemExit, match='2'):
-        tool('new_plugin').main(['noise', '--root', str(tmp_path)])
+        main(['new', 'noise', '--root', str(tmp_path)])
     assert 'no checkout of mmext' in capsys.readouterr().err
 
 

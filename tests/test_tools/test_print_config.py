@@ -7,6 +7,8 @@ import pytest
 from mmengine.config import Config
 from mmengine.logging import MMLogger
 
+from mmext.commands.main import main
+
 ROOT = Path(__file__).parents[2]
 
 
@@ -25,8 +27,8 @@ OPTIONS = ['--cfg-options', 'stages.1.width=7', 'lr=0.2']
 
 
 @pytest.fixture
-def print_config(tool, config):
-    return lambda *argv: tool('print_config').main([config, *OPTIONS, *argv])
+def print_config(config):
+    return lambda *argv: main(['config', config, *OPTIONS, *argv])
 
 
 def test_what_is_printed_is_the_resolved_config(print_config, capsys):
@@ -57,7 +59,7 @@ def test_a_checkout_runs_without_installation_and_reports_one_line(tmp_path, toy
     assert result.returncode == 2
     assert result.stdout == ''
     assert result.stderr.splitlines()[-1] == (
-        'print_config.py: error: config file lost.py does not exist'
+        'mmext config: error: config file lost.py does not exist'
     )
     assert 'Traceback' not in result.stderr
 

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from mmext import launch
+from mmext.commands.main import main
 
 ROOT = Path(__file__).parents[2]
 
@@ -113,10 +114,10 @@ def test_what_is_no_checkpoint_is_said(tmp_path, save):
 
 
 @pytest.fixture
-def evaluate(tool, toy):
+def evaluate(toy):
     def run(*argv):
         options = ['--cfg-options', f'experiment_name={uuid.uuid4().hex}']
-        tool('test').main([toy, *argv, *options])
+        main(['test', toy, *argv, *options])
 
     return run
 

@@ -10,6 +10,8 @@ from mmengine.optim import OptimWrapper
 from mmengine.runner import Runner
 
 from mmext import launch
+from mmext.commands.main import main
+from mmext.commands.options import user_errors
 from mmext.compat import distributed
 from mmext.registry import HOOKS
 
@@ -17,14 +19,14 @@ ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture
-def train(tool, toy):
+def train(toy):
     """Run tools/train.py in this process on the toy config; returns what rank 0 ended with."""
 
     def run(*argv, work_dir=None):
         # MMEngine keeps its loggers and message hubs under this name.
         options = [f'experiment_name={uuid.uuid4().hex}']
         place = [] if work_dir is None else ['--work-dir', work_dir]
-        tool('train').main([toy, *place, *argv, '--cfg-options', *options])
+        main(['train', toy, *place, *argv, '--cfg-options', *options])
         return torch.load(Path(work_dir or 'work_dirs/toy_config') / 'rank0.pth')
 
     return run
@@ -128,16 +130,16 @@ def test_work_dir_command_line_before_config_before_name(toy):
         (['{toy}', '--launcher', 'slurm'], 'SLURM_PROCID'),
     ],
 )
-def test_mistakes_exit_with_2_and_one_line(tool, toy, argv, named, capsys, monkeypatch):
+def test_mistakes_exit_with_2_and_one_line(toy, argv, named, capsys, monkeypatch):
     monkeypatch.setattr(launch.runs, 'get_device', lambda: 'cpu')
     monkeypatch.delenv('SLURM_PROCID', raising=False)
     Path('broken.py').write_text('model = dict(\n')
     Path('baseless.py').write_text("_base_ = 'gone.py'\n")
     with pytest.raises(SystemExit) as stopped:
-        tool('train').main([part.format(toy=toy) for part in argv])
+        main(['train', *(part.format(toy=toy) for part in argv)])
     assert stopped.value.code == 2
     (line,) = capsys.readouterr().err.splitlines()[-1:]
-    assert line.startswith('train.py: error: ') and named in line
+    assert line.startswith('mmext train: error: ') and named in line
 
 
 def test_a_stale_last_checkpoint_is_named(toy, tmp_path):
@@ -162,7 +164,7 @@ def test_an_empty_last_checkpoint_does_not_name_the_work_dir(toy, tmp_path):
 
 
 def test_programming_errors_keep_their_traceback():
-    with pytest.raises(AttributeError), launch.user_errors('train.py'):
+    with pytest.raises(AttributeError), user_errors('mmext train'):
         raise AttributeError('a defect')
 
 
@@ -287,10 +289,10 @@ def test_several_machines_meet_at_the_master():
     assert subprocess.run(command[:3], capture_output=True).returncode == 2
 
 
-def test_errors_of_the_training_itself_keep_their_traceback(tool, toy, monkeypatch):
+def test_errors_of_the_training_itself_keep_their_traceback(toy, monkeypatch):
     def fail(*_, **__):
         raise ValueError('odd')
 
     monkeypatch.setattr('toy_least_squares.ToyModel.forward', fail)
     with pytest.raises(ValueError, match='odd'):
-        tool('train').main([toy, '--cfg-options', f'experiment_name={uuid.uuid4().hex}'])
+        main(['train', toy, '--cfg-options', f'experiment_name={uuid.uuid4().hex}'])

@@ -24,6 +24,8 @@ sys.path = [p for p in sys.path if not (Path(p or '.') / 'mmext').is_dir()]
 sys.meta_path = [f for f in sys.meta_path if 'mmext' not in repr(f)]
 assert find_spec('mmext') is None
 sys.argv[0] = sys.argv[1]
+# As Python does for a script.
+sys.path.insert(0, str(Path(sys.argv[0]).parent))
 sys.argv[1:] = ['--help']
 runpy.run_path(sys.argv[0], run_name='__main__')
 """
@@ -47,4 +49,4 @@ def test_a_tool_runs_without_an_installation(path, tmp_path):
         cwd=tmp_path, capture_output=True, text=True,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-2000:]
-    assert done.stdout.startswith('usage: ' + Path(path).name)
+    assert done.stdout.startswith('usage: ')

@@ -16,6 +16,7 @@ if find_spec('mmext') is None:
     sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from mmext import launch
+from mmext.commands.options import CfgOptions, user_errors
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
@@ -27,7 +28,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument('--images', type=int, default=8)
     parser.add_argument('--truth', help='COCO annotations of the unlabelled images, if known')
     parser.add_argument(
-        '--cfg-options', nargs='+', action=launch.CfgOptions, metavar='KEY=VALUE',
+        '--cfg-options', nargs='+', action=CfgOptions, metavar='KEY=VALUE',
         help='override keys of the config',
     )  # fmt: skip
     return parser.parse_args(argv)
@@ -42,7 +43,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
     from mmext.plugins.cst.pictures import browse
 
-    with launch.user_errors('browse_pseudo_labels.py'):
+    with user_errors('browse_pseudo_labels.py'):
         cfg = launch.load_config(args.config, args.cfg_options, checkpoint=args.checkpoint)
         if not str(cfg.model.type).endswith('CycleSelfTraining'):
             raise ValueError(f'{args.config} trains {cfg.model.type}, not mmext.CycleSelfTraining')

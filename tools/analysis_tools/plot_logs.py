@@ -16,7 +16,7 @@ from pathlib import Path
 if find_spec('mmext') is None:
     sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from mmext import launch
+from mmext.commands.options import user_errors
 from mmext.engine.curves import read_scalars
 from mmext.launch import comparison
 
@@ -47,7 +47,7 @@ def main(argv: list[str] | None = None) -> None:
     names = args.legend or args.runs
     if len(set(names)) < len(names):
         names = [f'{index}: {name}' for index, name in enumerate(names, 1)]
-    with launch.user_errors('plot_logs.py'):
+    with user_errors('plot_logs.py'):
         groups = {name: [read_scalars(run)] for name, run in zip(names, args.runs, strict=True)}
         runs = [run for group in groups.values() for run in group]
         if args.list:

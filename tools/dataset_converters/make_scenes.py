@@ -1,7 +1,7 @@
 """Generate scenes of digits or garments on photos, a detection benchmark in COCO format.
 
 Starts from the settings of a named set and changes what else is given. The sets themselves are
-prepared by tools/data.py.
+prepared by mmext data.
 
 Examples:
     python tools/dataset_converters/make_scenes.py --percent 2 10

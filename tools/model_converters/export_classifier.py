@@ -15,6 +15,7 @@ if find_spec('mmext') is None:
     sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from mmext import launch
+from mmext.commands.options import user_errors
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
@@ -65,7 +66,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
     from mmext.launch.checkpoint import check_checkpoint, extract_network
 
-    with launch.user_errors('export_classifier.py'):
+    with user_errors('export_classifier.py'):
         cfg = launch.load_config(args.config, checkpoint=args.checkpoint)
         plain = extract_network(args.checkpoint, network_of(cfg.model, args.network))
         args.out.parent.mkdir(parents=True, exist_ok=True)

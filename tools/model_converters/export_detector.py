@@ -16,6 +16,7 @@ if find_spec('mmext') is None:
     sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from mmext import launch
+from mmext.commands.options import user_errors
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
@@ -38,7 +39,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
     from mmext.plugins.cst.export import export_detector
 
-    with launch.user_errors('export_detector.py'):
+    with user_errors('export_detector.py'):
         cfg = launch.load_config(args.config, checkpoint=args.checkpoint)
         test_cfg = cfg.model.get('semi_test_cfg') or {}
         network = args.network or test_cfg.get('predict_on', 'teacher')

@@ -1,5 +1,5 @@
 # BCCD: microscope images of blood with boxes of three kinds of cells, VOC format:
-# `python tools/data.py bccd` prepares data/bccd. Evaluated by COCO's mAP at 0.5:0.95.
+# `mmext data bccd` prepares data/bccd. Evaluated by COCO's mAP at 0.5:0.95.
 dataset_type = 'XMLDataset'
 data_root = 'data/bccd/BCCD/'
 classes = ('RBC', 'WBC', 'Platelets')

@@ -1,5 +1,5 @@
 # Crops of the training photos of BSDS500, for self-supervised training and studies; MMEngine
-# alone. `python tools/data.py bsds500` prepares data/bsds500, which is for research use: no weights
+# alone. `mmext data bsds500` prepares data/bsds500, which is for research use: no weights
 # that are trained on it are shipped.
 train_dataloader = dict(
     batch_size=4,

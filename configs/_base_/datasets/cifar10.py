@@ -1,4 +1,4 @@
-# CIFAR-10 from the official files, kept in memory: `python tools/data.py cifar10` prepares
+# CIFAR-10 from the official files, kept in memory: `mmext data cifar10` prepares
 # data/cifar10. Of each class 4,500 training images are for training and 500 for validation; all are
 # trained on with --cfg-options train_dataloader.dataset.per_class=None.
 data_preprocessor = dict(

@@ -1,5 +1,5 @@
 # CIFAR-10 (JPEG copies), not the official pixels, kept in memory and split as cifar10.py:
-# `python tools/data.py cifar10_jpeg --from FOLDER` prepares data/cifar10_jpeg.
+# `mmext data cifar10_jpeg --from FOLDER` prepares data/cifar10_jpeg.
 _base_ = 'cifar10.py'
 
 # JPEG files are read as BGR.

@@ -1,5 +1,5 @@
 # Coloured Fashion-MNIST: its garments in colours of their own on coloured grounds, 32 x 32: python
-# tools/data.py colored_fashion_mnist. The same classes and splits as Fashion-MNIST.
+# mmext data colored_fashion_mnist. The same classes and splits as Fashion-MNIST.
 _base_ = ['./mnist_m.py']
 
 data_root = 'data/colored_fashion_mnist'

@@ -1,5 +1,5 @@
 # Digit scenes: handwritten digits pasted on real photos and textures, COCO format, made offline:
-# python tools/data.py digit_scenes. Test digits and backgrounds never appear in training.
+# mmext data digit_scenes. Test digits and backgrounds never appear in training.
 dataset_type = 'CocoDataset'
 data_root = 'data/digit_scenes/'
 classes = ('0', '1', '2', '3', '4', '5', '6', '7', '8', '9')

@@ -1,5 +1,5 @@
 # Fashion-MNIST as 32 x 32 grey images, kept in memory, split as MNIST is:
-# `python tools/data.py fashion-mnist` prepares data/fashion-mnist.
+# `mmext data fashion-mnist` prepares data/fashion-mnist.
 _base_ = 'mnist.py'
 
 data_preprocessor = dict(mean=[72.73], std=[86.25])

@@ -1,4 +1,4 @@
-# Scenes of Fashion-MNIST garments on photos of BSDS500, COCO format: python tools/data.py
+# Scenes of Fashion-MNIST garments on photos of BSDS500, COCO format: mmext data
 # fashion_scenes. Sizes and views as in the MNIST scenes, and garments may be mirrored. Without
 # BSDS500: python tools/dataset_converters/make_scenes.py --like fashion_scenes --photos packages
 _base_ = ['./mnist_scenes.py']

@@ -1,5 +1,5 @@
 # FOD-A: photos of tools, bolts, wires and other objects on runways, 224 px, COCO format:
-# `python tools/data.py fod_a --from FOLDER` prepares data/fod_a. The splits are random parts of
+# `mmext data fod_a --from FOLDER` prepares data/fod_a. The splits are random parts of
 # the official ones, which are frames of videos: neighbours are alike on both sides.
 dataset_type = 'CocoDataset'
 data_root = 'data/fod_a/'

@@ -1,4 +1,4 @@
-# Digit scenes of 160 pixels: python tools/data.py large_digit_scenes. 5 % are 100 labelled images.
+# Digit scenes of 160 pixels: mmext data large_digit_scenes. 5 % are 100 labelled images.
 _base_ = ['./digit_scenes.py']
 
 data_root = 'data/large_digit_scenes/'

@@ -1,4 +1,4 @@
-# MNIST as 32 x 32 grey images, kept in memory: `python tools/data.py mnist` prepares data/mnist.
+# MNIST as 32 x 32 grey images, kept in memory: `mmext data mnist` prepares data/mnist.
 # The first 55,000 training images are for training, the last 5,000 for validation; all 60,000 are
 # trained on with --cfg-options train_dataloader.dataset.indices=None.
 data_preprocessor = dict(num_classes=10, mean=[33.46], std=[78.87], to_rgb=False)

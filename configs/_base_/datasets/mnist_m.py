@@ -1,4 +1,4 @@
-# MNIST-M (regenerated): MNIST digits blended with photos, 32 x 32, colour: python tools/data.py
+# MNIST-M (regenerated): MNIST digits blended with photos, 32 x 32, colour: mmext data
 # mnist_m. Validation is the last 5,000 training images.
 dataset_type = 'mmext.ArrayImages'
 data_root = 'data/mnist_m'

@@ -1,4 +1,4 @@
-# Scenes of MNIST digits on photos of BSDS500, COCO format: python tools/data.py mnist_scenes. Of
+# Scenes of MNIST digits on photos of BSDS500, COCO format: mmext data mnist_scenes. Of
 # 176 pixels; training cuts out 160, the teachers' view and evaluation shrink the whole to 160.
 _base_ = ['./digit_scenes.py']
 

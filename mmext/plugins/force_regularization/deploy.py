@@ -141,7 +141,7 @@ def run(
     lr_scale: float = 0.1,
     **goal: Any,
 ) -> str:
-    """What ``tools/decompose.py`` does between its command line and its output.
+    """What ``mmext decompose`` does between its command line and its output.
 
     Args:
         cfg: Config of the model.
@@ -187,10 +187,7 @@ def run(
                 f'{exported[name].path}: {ms:.3g} ms with onnxruntime, outputs within '
                 f'{exported[name].difference:.1e} of torch'
             )
-    lines.append(
-        f'fine-tune: python tools/train.py {config}\n'
-        f'evaluate:  python tools/test.py {config} {weights}'
-    )
+    lines.append(f'fine-tune: mmext train {config}\nevaluate:  mmext test {config} {weights}')
     return '\n'.join(lines) + '\n'
 
 

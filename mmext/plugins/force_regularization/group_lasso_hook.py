@@ -20,7 +20,7 @@ class ComponentLassoHook(FilterHook):
 
     A component is a filter of ``basis`` with its column of ``mix``. After every step each is
     shrunk by the proximal operator of ``strength * sum_k ||g_k||`` (ours; the paper's structured
-    sparsity is a subgradient, which reaches no exact zeros). ``tools/decompose.py CONFIG CKPT
+    sparsity is a subgradient, which reaches no exact zeros). ``mmext decompose CONFIG CKPT
     --cut`` then cuts out the components that are zero and writes the smaller model.
 
     Costs O(weights) per step. Stateless: resuming is exact.
@@ -54,7 +54,7 @@ class ComponentLassoHook(FilterHook):
         if not pairs:
             raise ValueError(
                 f'{type(model).__name__} has no low-rank pair: ComponentLassoHook serves the '
-                'configs that tools/decompose.py writes'
+                'configs that mmext decompose writes'
             )
         kept = set(pairs) if self.include is None else matching(pairs, self.include, 'include')
         kept -= matching(pairs, self.exclude, 'exclude')

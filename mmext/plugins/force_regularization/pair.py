@@ -118,7 +118,7 @@ def build_low_rank(
     """Build a model whose named convolutions have their low-rank form; what a config can say.
 
     The result is the host's own model (an ``ImageClassifier``, a ``RetinaNet``), so every hook,
-    tool and metric works as before. ``tools/decompose.py`` writes such a config together with the
+    tool and metric works as before. ``mmext decompose`` writes such a config together with the
     checkpoint that fits it. The new convolutions have random weights until it is loaded.
 
     Args:
@@ -150,7 +150,7 @@ def build_low_rank(
         if not isinstance(conv, nn.Conv2d):
             raise ValueError(
                 f'ranks: {name!r} is no convolution of {type(built).__name__}; use the config that '
-                'tools/decompose.py has written for this model'
+                'mmext decompose has written for this model'
             )
         new[conv] = LowRankConv(conv, rank, method == 'spatial')
     swap(built, new)

@@ -24,7 +24,7 @@ class CWAttack(BatchAttack):
       whole batches, bound by ``mmext.AttackModelHook``, see the example.
     - **Pipeline transform**: runs per sample in a loader worker, where there is no model in
       training. So it attacks a *frozen* source model that ``source`` names, on the CPU, for every
-      sample anew. To pay once, make the images with ``tools/attack.py --save DIR`` and read them
+      sample anew. To pay once, make the images with ``mmext attack --save DIR`` and read them
       with ``mmext.LoadAdversarialImage``. Needs ``img`` and ``gt_label``; ``img`` becomes float32
       in its old range, since rounding to 8 bits undoes attacks of least norm.
 

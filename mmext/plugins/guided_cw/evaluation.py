@@ -1,4 +1,4 @@
-"""Attack a data set, sample by sample on record, and report; ``tools/attack.py`` is its command."""
+"""Attack a data set, sample by sample on record, and report; ``mmext attack`` is its command."""
 
 import json
 import time

@@ -1,4 +1,4 @@
-"""Read adversarial images that tools/attack.py has saved."""
+"""Read adversarial images that mmext attack has saved."""
 
 import json
 from pathlib import Path
@@ -23,7 +23,7 @@ def write_index(folder: Path, settings: dict) -> None:
 
 @TRANSFORMS.register_module()
 class LoadAdversarialImage:
-    """Take a sample's image from a folder written by ``tools/attack.py --save DIR``.
+    """Take a sample's image from a folder written by ``mmext attack --save DIR``.
 
     Stands where ``LoadImageFromFile`` and the geometric transforms before the attack were: the
     saved image is what the attacked model saw, after the pipeline of its test data, so no resize or
@@ -46,7 +46,7 @@ class LoadAdversarialImage:
         self.folder = Path(folder)
         if not (self.folder / INDEX).is_file():
             raise FileNotFoundError(
-                f'{folder} has no {INDEX}: make it with tools/attack.py CONFIG CHECKPOINT --save '
+                f'{folder} has no {INDEX}: make it with mmext attack CONFIG CHECKPOINT --save '
                 f'{folder}'
             )
 
@@ -64,7 +64,7 @@ class LoadAdversarialImage:
         if not path.is_file():
             raise FileNotFoundError(
                 f'{path} does not exist: sample {results["sample_idx"]} was not attacked; run '
-                'tools/attack.py on the whole data set'
+                'mmext attack on the whole data set'
             )
         results['img'] = np.load(path)
         results['img_shape'] = results['ori_shape'] = results['img'].shape[:2]

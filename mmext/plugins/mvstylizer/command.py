@@ -1,4 +1,4 @@
-"""Stylise a video file: what ``tools/stylize_video.py`` does."""
+"""Stylise a video file: what ``mmext stylize`` does."""
 
 import time
 from collections.abc import Callable, Iterator

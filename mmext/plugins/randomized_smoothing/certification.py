@@ -1,6 +1,6 @@
 """Certify a data set, image by image on record, and report.
 
-``tools/certify.py`` is the command line of this module.
+``mmext certify`` is the command line of this module.
 """
 
 import json

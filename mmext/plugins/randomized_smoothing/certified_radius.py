@@ -66,7 +66,7 @@ class CertifiedRadius(BaseMetric):
     Args:
         radii: Where to report the certified accuracy, in pixels of range [0, 1], each >= 0.
         tsv: File for the certificates in the format of Cohen's analysis scripts; None: none. The
-            time column is 0: batches share their passes (``tools/certify.py`` measures it).
+            time column is 0: batches share their passes (``mmext certify`` measures it).
         collect_device, prefix: See :class:`mmengine.evaluator.BaseMetric`.
 
     Raises:

@@ -1,6 +1,5 @@
 """``--with conv_m``: an ordinary classifier on two domains becomes domain adaptation."""
 
-import importlib.util
 import math
 
 import pytest
@@ -11,6 +10,7 @@ from mmpretrain.models.classifiers import ImageClassifier
 from mmpretrain.registry import MODELS as PRETRAIN_MODELS
 
 from mmext import launch
+from mmext.commands.main import main
 from mmext.launch import overlay
 from mmext.plugins.conv_m import TwoDomainPreprocessor
 from mmext.testing import PluginSettings, Trial, hosts
@@ -213,19 +213,17 @@ def test_epochs_are_welcome_with_a_sampler_that_ends(tmp_path):
     assert runner.iter == 2
 
 
-def test_print_shows_what_changes(root, tmp_path, capsys):
-    spec = importlib.util.spec_from_file_location('conv_m_train', root / 'tools/train.py')
-    train = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(train)
+def test_print_shows_what_changes(tmp_path, capsys):
     (tmp_path / 'host.py').write_text(plain_text(two_domains()))
-    train.main([str(tmp_path / 'host.py'), '--with', 'conv_m', '--print'])
+    main(['train', str(tmp_path / 'host.py'), '--with', 'conv_m', '--print'])
     added = [line for line in capsys.readouterr().out.splitlines() if line.startswith('+')]
     for word in ('DomainAdaptationClassifier', 'classifier', 'MKMMDLoss', 'TwoDomainLoopHook'):
         assert any(word in line for line in added), word
     (tmp_path / 'plain.py').write_text(plain_text(hosts.classifier(None)))
     with pytest.raises(SystemExit):
-        train.main([str(tmp_path / 'plain.py'), '--with', 'conv_m', '--print'])
+        main(['train', str(tmp_path / 'plain.py'), '--with', 'conv_m', '--print'])
     said = capsys.readouterr().err
     assert (
-        said.startswith('train.py: error: --with conv_m needs DropLabel') and '\n' not in said[:-1]
+        said.startswith('mmext train: error: --with conv_m needs DropLabel')
+        and '\n' not in said[:-1]
     )

@@ -6,6 +6,7 @@ import pytest
 import torch
 from gans import batch, build, model_cfg, wrappers
 
+from mmext.commands.main import main
 from mmext.plugins.ctf_gan.pictures import chosen_rows, class_grid, grid_of
 
 
@@ -149,13 +150,10 @@ def saved(model, tmp_path_factory):
 
 
 @pytest.fixture
-def tool(root, saved, monkeypatch):
-    """``tools/sample_gan.py`` on that model."""
-    monkeypatch.syspath_prepend(str(root / 'tools'))
-    import sample_gan
-
-    return lambda *options: sample_gan.main(
-        [str(saved / 'gan.py'), str(saved / 'gan.pth'), *map(str, options)]
+def tool(saved):
+    """``mmext sample`` on that model."""
+    return lambda *options: main(
+        ['sample', str(saved / 'gan.py'), str(saved / 'gan.pth'), *map(str, options)]
     )
 
 

@@ -1,6 +1,5 @@
 """tools/decompose.py on host configs, and what the written config is good for."""
 
-import importlib.util
 import json
 from pathlib import Path
 
@@ -10,6 +9,7 @@ from mmengine.config import Config
 from mmengine.registry import MODELS, init_default_scope
 
 from mmext import launch
+from mmext.commands.main import main
 from mmext.plugins.force_regularization import LowRankConv, deploy
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -28,10 +28,7 @@ def _text(cfg):
 
 
 def tool(name, *argv):
-    spec = importlib.util.spec_from_file_location(f'tool_{name}', ROOT / f'tools/{name}.py')
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    module.main([str(part) for part in argv])
+    main([name, *map(str, argv)])
 
 
 def checkpoint(config, path, low_rank=True):
@@ -76,7 +73,7 @@ def test_host_models_are_decomposed_exported_and_rebuilt(config, tmp_path, capsy
     text = capsys.readouterr().out
     report = json.loads((out / 'report.json').read_text())
     assert report['macs'] < 0.9 * report['macs_before']
-    assert f'python tools/train.py {out}/low.py' in text
+    assert f'mmext train {out}/low.py' in text
     kept = {layer['kept'] for layer in report['layers']}
     if 'mobilenet' in config:
         assert 'depthwise' in kept

@@ -1,6 +1,5 @@
 """Real runs: resume, two ranks, the test loop with the metric, the command line."""
 
-import importlib.util
 import json
 import os
 import signal
@@ -18,6 +17,7 @@ from mmpretrain.structures import DataSample
 from smoothing_runs import CONFIGS, config
 
 from mmext import launch
+from mmext.commands.main import main
 from mmext.launch import overlay
 from mmext.plugins.randomized_smoothing import CertifiedRadius, certification
 from mmext.plugins.randomized_smoothing.certified_radius import certified_summary
@@ -128,7 +128,7 @@ def test_metric_asks_for_certificates():
 
 
 class Command:
-    """Run tools/certify.py on 12 test digits, in this process or in another one."""
+    """Run ``mmext certify`` on 12 test digits, in this process or in another one."""
 
     def __init__(self, checkpoint, folder):
         self.config = folder / 'digits.py'
@@ -142,14 +142,11 @@ class Command:
         return [str(part) for part in (*fixed, *options)]
 
     def __call__(self, out, *options):
-        spec = importlib.util.spec_from_file_location('tool_certify', ROOT / 'tools/certify.py')
-        tool = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(tool)
-        tool.main(self.arguments(out, *options))
+        main(['certify', *self.arguments(out, *options)])
 
     def start(self, out):
         return subprocess.Popen(
-            [sys.executable, ROOT / 'tools/certify.py', *self.arguments(out)],
+            [sys.executable, '-m', 'mmext', 'certify', *self.arguments(out)],
             stderr=subprocess.PIPE, env={**os.environ, 'OMP_NUM_THREADS': '1'},
         )  # fmt: skip
 
