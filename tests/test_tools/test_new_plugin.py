@@ -1,4 +1,4 @@
-"""tools/new_plugin.py, and docs/add_a_plugin.md followed to the letter in a copy."""
+"""``mmext new``, and docs/add_a_plugin.md followed to the letter in a copy."""
 
 import os
 import re
