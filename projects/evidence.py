@@ -28,8 +28,6 @@ ROOT = Path(__file__).resolve().parents[1]
 VERDICTS = ('met', 'partly', 'not met', 'not testable here')
 PACKAGES = ('torch', 'torchvision', 'mmengine', 'mmdet', 'mmpretrain', 'numpy')
 BLOCK = re.compile(r'(<!-- (claims|measured|plugins):(\w+) -->\n).*?(<!-- /\2 -->)', re.DOTALL)
-# More rows than this are unreadable in one cell of the claims table.
-MOST_ROWS = 4
 
 
 def write_result(
@@ -151,29 +149,41 @@ def _results(plugin: str) -> Iterator[tuple[str, str, dict]]:
 
 
 def table(plugin: str) -> str:
-    """Claims table of a plugin in Markdown."""
-    lines = _head('claim', 'measured', 'hardware', 'verdict', 'command')
-    for _, study, result in _results(plugin):
-        rows = result['rows']
-        cell = '<br>'.join(map(_row, rows))
-        if len(rows) > MOST_ROWS:
-            cell = f'[{len(rows)} rows](../../projects/{plugin}/README.md#{study})'
-        paper = f' (paper: {result["paper"]})' if result['paper'] else ''
+    """Claims of a plugin in Markdown: a table of short cells, and the reasons below it."""
+    lines = _head('', 'claim', 'verdict', 'measured', 'command')
+    reasons = []
+    for number, (_, study, result) in enumerate(_results(plugin), 1):
         device = result['hardware']['gpu'] or f'{result["hardware"]["cores"]} CPU cores'
-        verdict = f'**{result["verdict"]}**: {result["why"]}'
+        values = f'[values](../../projects/{plugin}/README.md#{study})'
+        paper = f' The paper has {result["paper"]}.' if result['paper'] else ''
+        command = f'`{result["command"]}`'
         lines.append(
-            _line([f'{result["claim"]}{paper}', cell, device, verdict, f'`{result["command"]}`'])
-        )
-    return '\n'.join(lines) + '\n'
+            _line([str(number), result['claim'], f'**{result["verdict"]}**', headline(result) or values,
+                   command])
+        )  # fmt: skip
+        reasons.append(f'{number}. {_sentence(result["why"])}{paper} On {device}; {values}.')
+    return '\n'.join([*lines, '', *reasons]) + '\n'
+
+
+def headline(result: Mapping) -> str:
+    """The first difference of a result that has a 95 % interval; '' where there is none."""
+    for found in result.get('intervals') or []:
+        if found['low'] is not None:
+            names = f'{found["ours"]} - {found["rival"]}'
+            reach = f'[{found["low"]:+.3g}, {found["high"]:+.3g}]'
+            return f'{names}: {found["mean"]:+.3g} {reach} {found["metric"]}'
+    return ''
+
+
+def _sentence(text: str) -> str:
+    return text[:1].upper() + text[1:] + ('' if text.endswith('.') else '.')
 
 
 def measured(plugin: str) -> str:
-    """A table of all values for each study of a plugin with many rows, in Markdown."""
+    """A table of all values for each study of a plugin, in Markdown."""
     parts = []
     for _, study, result in _results(plugin):
         rows = result['rows']
-        if len(rows) <= MOST_ROWS:
-            continue
         metrics = list(dict.fromkeys(name for row in rows for name in row['metrics']))
         costs = list(dict.fromkeys(name for row in rows for name in row.get('cost') or {}))
         settings = {row.get('setting') for row in rows}
@@ -194,17 +204,17 @@ def measured(plugin: str) -> str:
 
 
 def verdicts() -> str:
-    """One line for each claim of every plugin, in Markdown."""
+    """One line for each claim of every plugin, in Markdown, for a page of ``docs``."""
     lines = _head('plugin', 'claim', 'verdict', 'command')
     for plugin, _, result in _results('*'):
-        page = f'[{plugin}](projects/{plugin}/README.md)'
+        page = f'[{plugin}](../projects/{plugin}/README.md)'
         cells = [result['claim'], f'**{result["verdict"]}**', f'`{result["command"]}`']
         lines.append(_line([page, *cells]))
     return '\n'.join(lines) + '\n'
 
 
 def plugins() -> str:
-    """One line for each plugin, from its metafile and its verdicts, in Markdown."""
+    """One line for each plugin, from its metafile and its verdicts, for a page of ``docs``."""
     lines = _head('plugin', 'main type', 'paper', 'for', 'verdicts on its claims')
     for path in sorted(ROOT.glob('configs/*/metafile.yml')):
         plugin = path.parent.name
@@ -216,7 +226,7 @@ def plugins() -> str:
         verdicts = ', '.join(f'{found[name]} {name}' for name in VERDICTS if found[name])
         lines.append(
             _line([
-                f'[{plugin}](configs/{plugin}/README.md)', f'`{about["Type"]}`',
+                f'[{plugin}](../configs/{plugin}/README.md)', f'`{about["Type"]}`',
                 f'[{paper["Title"]}]({paper["URL"]})', about['Takes'], verdicts or 'none yet',
             ])
         )  # fmt: skip
@@ -246,12 +256,6 @@ def _difference(found: dict) -> str:
     return _line([*names, f'{found["mean"]:+.3g}', reach, str(len(found['values']))])
 
 
-def _row(row: dict) -> str:
-    metrics = ', '.join(f'{name} {_value(value)}' for name, value in row['metrics'].items())
-    costs = ', '.join(f'{name} {_value(value)}' for name, value in row.get('cost', {}).items())
-    return f'{row["method"]}: ' + '; '.join(part for part in (metrics, costs) if part)
-
-
 def _filled(block: re.Match[str]) -> str:
     opening, kind, name, closing = block.groups()
     if kind == 'claims':
@@ -263,7 +267,7 @@ def refresh(check: bool) -> list[Path]:
     """Rewrite the tables; return the files whose tables were stale."""
     stale = []
     pages = [page for kind in ('configs', 'projects') for page in ROOT.glob(f'{kind}/*/README.md')]
-    for path in (ROOT / 'README.md', *pages):
+    for path in (*ROOT.glob('docs/*.md'), *pages):
         old = path.read_text()
         new = BLOCK.sub(_filled, old)
         if new != old:

@@ -146,7 +146,9 @@ def test_incomplete_results_are_noticed(root, evidence):
 def test_tables_are_rewritten(evidence, tmp_path, monkeypatch):
     monkeypatch.setattr(evidence, 'ROOT', tmp_path)
     block = '<!-- claims:{} -->\nold\n<!-- /claims -->\n'
-    (tmp_path / 'README.md').write_text(f'a\n{block.format("toy")}{block.format("all")}b\n')
+    page = tmp_path / 'docs/claims.md'
+    page.parent.mkdir()
+    page.write_text(f'a\n{block.format("toy")}{block.format("all")}b\n')
     evidence.write_result(
         tmp_path / 'projects/toy/results/speed.json',
         claim='is fast',
@@ -158,12 +160,13 @@ def test_tables_are_rewritten(evidence, tmp_path, monkeypatch):
         verdict='partly',
         why='because',
     )
-    assert evidence.refresh(check=True) == [tmp_path / 'README.md']
+    assert evidence.refresh(check=True) == [page]
     evidence.refresh(check=False)
-    text = (tmp_path / 'README.md').read_text()
+    text = page.read_text()
     assert text.startswith('a\n<!-- claims:toy -->\n') and text.endswith('<!-- /claims -->\nb\n')
-    assert 'ours: ratio 3 +- 1.4' in text and '**partly**: because' in text
-    assert '| [toy](projects/toy/README.md) | is fast | **partly** | `make speed` |' in text
+    assert '| 1 | is fast | **partly** | [values](' in text
+    assert '1. Because. The paper has 2x. On ' in text and 'README.md#speed)' in text
+    assert '| [toy](../projects/toy/README.md) | is fast | **partly** | `make speed` |' in text
     assert 'old' not in text
     assert evidence.refresh(check=True) == []
     with pytest.raises(ValueError, match='verdict'):
@@ -186,6 +189,7 @@ def test_intervals_stand_below_the_values(evidence, tmp_path, monkeypatch):
         intervals=[{**told, 'low': -4.85, 'high': 7.85}, {**told, 'low': None, 'high': None}],
     )  # fmt: skip
     result = json.loads(path.read_text())
+    assert evidence.headline(result) == 'new - old: +1.5 [-4.85, +7.85] %'
     assert 'pilot' not in result and result['rule']['text'] == 'more'
     lines = evidence.measured('toy').splitlines()
     assert lines[-2:] == [
