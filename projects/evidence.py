@@ -156,11 +156,9 @@ def table(plugin: str) -> str:
         device = result['hardware']['gpu'] or f'{result["hardware"]["cores"]} CPU cores'
         values = f'[values](../../projects/{plugin}/README.md#{study})'
         paper = f' The paper has {result["paper"]}.' if result['paper'] else ''
-        command = f'`{result["command"]}`'
-        lines.append(
-            _line([str(number), result['claim'], f'**{result["verdict"]}**', headline(result) or values,
-                   command])
-        )  # fmt: skip
+        cells = [str(number), result['claim'], f'**{result["verdict"]}**']
+        cells += [headline(result) or values, f'`{result["command"]}`']
+        lines.append(_line(cells))
         reasons.append(f'{number}. {_sentence(result["why"])}{paper} On {device}; {values}.')
     return '\n'.join([*lines, '', *reasons]) + '\n'
 
