@@ -19,8 +19,9 @@ import reproduce  # noqa: E402
 from plugin_settings import OUTSIDE, PLUGINS  # noqa: E402
 from project_scripts import importable  # noqa: E402
 
-SECTIONS = ('Idea', 'Use it in an existing project', 'Hyper-parameters', 'Cost', 'Composes with',
-            'Claims', 'Citation')  # fmt: skip
+SECTIONS = ('Idea', 'Use it in an existing project', 'In plain PyTorch', 'Hyper-parameters', 'Cost',
+            'What to expect', 'When not to use it', 'Composes with', 'Claims',
+            'Citation')  # fmt: skip
 READMES = sorted((ROOT / 'configs').glob('*/README.md'))
 CARDS = {
     path.parent.name: path
