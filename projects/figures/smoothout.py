@@ -1,4 +1,4 @@
-"""SmoothOut leaves a sharp minimum: the loss, its average over the noise box, and where runs end."""
+"""SmoothOut leaves a sharp minimum: the loss, its average over noise, and where runs end."""
 
 import json
 from pathlib import Path
