@@ -75,7 +75,7 @@ def test_the_document_followed_to_the_letter(checkout, tmp_path):
     assert any("type='mmext.SmoothOutHook'" in line for line in added)
     assert any("type='mmext.GradientCentralizationHook'" in line for line in added)
     assert (checkout / 'mmext/plugins/gradient_centralization/hook.py').exists()
-    assert '`mmext.GradientCentralizationHook`' in (checkout / 'README.md').read_text()
+    assert '`mmext.GradientCentralizationHook`' in (checkout / 'docs/plugins.md').read_text()
 
 
 @pytest.mark.parametrize(('kind', 'without'), EXAMPLES)
