@@ -13,7 +13,11 @@ from mmengine import registry as _root
 from mmengine.logging import print_log
 from mmengine.registry import Registry
 
-#: Module -> names it registers. Importing the module must register all of them.
+from .compat import config_text as _config_text
+
+_config_text.install()
+
+#: Module -> names it registers, when it is imported or when it is asked for the class.
 OWNERS: dict[str, tuple[str, ...]] = {
     'mmext.engine.hooks': ('CurvesHook', 'IterSeedHook', 'RichProgressHook'),
     'mmext.attacks.attack_model': ('AttackModelHook',),
@@ -83,10 +87,10 @@ OWNERS: dict[str, tuple[str, ...]] = {
     'mmext.plugins.force_regularization': (
         'ComponentLassoHook',
         'ForceRegularizationHook',
-        'LowRank',
         'TrainedRankPruningHook',
     ),
     'mmext.plugins.force_regularization.lenet': ('CaffeLeNet',),
+    'mmext.plugins.force_regularization.low_rank_model': ('LowRank',),
     'mmext.plugins.guided_cw': ('CWAttack', 'LoadAdversarialImage'),
     'mmext.plugins.mat': (
         'MATAugment',
@@ -102,18 +106,22 @@ OWNERS: dict[str, tuple[str, ...]] = {
     'mmext.plugins.terngrad': ('TernGradAmpOptimWrapper', 'TernGradOptimWrapper'),
     'mmext.plugins.terngrad.networks': ('BNAlexNet', 'CifarNet'),
     'mmext.plugins.smoothout': ('KeskarC1', 'SAMHook', 'SharpnessHook', 'SmoothOutHook'),
-    'mmext.plugins.mvstylizer.color_transfer': ('MKLColorTransfer',),
-    'mmext.plugins.mvstylizer.keyframes': ('BudgetAware', 'FixedInterval', 'ResidualTrigger'),
-    'mmext.plugins.mvstylizer.meta_smoothing': ('MetaSmoothing',),
-    'mmext.plugins.mvstylizer.neural_color': ('NeuralColorMapping',),
-    'mmext.plugins.mvstylizer.propagation': (
+    'mmext.plugins.mvstylizer.parts': (
         'AffinePropagation',
+        'Bicubic',
+        'BudgetAware',
+        'FixedInterval',
         'FlowBlend',
+        'GuidedAffine',
+        'GuidedFilter',
         'Hold',
+        'MKLColorTransfer',
+        'MetaSmoothing',
+        'NeuralColorMapping',
+        'ResidualTrigger',
         'WarpPrevious',
+        'WaveletStylizer',
     ),
-    'mmext.plugins.mvstylizer.upscalers': ('Bicubic', 'GuidedAffine', 'GuidedFilter'),
-    'mmext.plugins.mvstylizer.wavelet_stylizer': ('WaveletStylizer',),
 }
 
 #: Module prefix -> (packages it needs, extra that installs them with the upstream stack; what to
@@ -163,14 +171,15 @@ class LazyRegistry(Registry):
 
 
 def import_owner(name: str) -> None:
-    """Import the module that registers ``name``.
+    """Import what registers ``name``.
 
     Raises:
-        ImportError: A package that the module needs is missing.
+        ImportError: A package that it needs is missing.
     """
     module = _OWNER_OF[name]
     try:
-        import_module(module)
+        # The packages of the plugins import a class when they are asked for it.
+        getattr(import_module(module), name, None)
     except ImportError as error:
         missing = (error.name or '').partition('.')[0]
         for prefix, (packages, extra) in NEEDS.items():

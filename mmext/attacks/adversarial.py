@@ -9,15 +9,14 @@ apart from the image.
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
-from mmengine.config import Config
-from mmengine.registry import DATASETS, MODELS, DefaultScope, init_default_scope
-from mmengine.runner import load_checkpoint
 from torch import Tensor, nn
 
-from mmext.launch.checkpoint import check_checkpoint
+# Attacks work without MMEngine; what reads a config imports it.
+if TYPE_CHECKING:
+    from mmengine.config import Config
 
 LogitsFn = Callable[[Tensor], Tensor]
 
@@ -223,7 +222,7 @@ def attack_mode(model: nn.Module, device_type: str = 'cpu') -> Iterator[None]:
             parameter.requires_grad_(True)
 
 
-def load_classifier(cfg: Config, checkpoint: str, device: str = 'cpu') -> nn.Module:
+def load_classifier(cfg: 'Config', checkpoint: str, device: str = 'cpu') -> nn.Module:
     """Build the model of a config and load a checkpoint that must fit it.
 
     Args:
@@ -238,6 +237,11 @@ def load_classifier(cfg: Config, checkpoint: str, device: str = 'cpu') -> nn.Mod
         FileNotFoundError: There is no such checkpoint.
         ValueError: The config has no model, or the checkpoint does not fit it.
     """
+    from mmengine.registry import MODELS, DefaultScope
+    from mmengine.runner import load_checkpoint
+
+    from mmext.launch.checkpoint import check_checkpoint
+
     if cfg.get('model') is None:
         raise ValueError(f'config {cfg.filename} has no model')
     settings = cfg.model.copy()
@@ -250,12 +254,14 @@ def load_classifier(cfg: Config, checkpoint: str, device: str = 'cpu') -> nn.Mod
     return model.to(device).eval()
 
 
-def build_test_dataset(cfg: Config) -> Any:
+def build_test_dataset(cfg: 'Config') -> Any:
     """Build the data set that ``cfg.test_dataloader`` names.
 
     Raises:
         ValueError: The config has no test data.
     """
+    from mmengine.registry import DATASETS, init_default_scope
+
     loader = cfg.get('test_dataloader')
     if loader is None:
         raise ValueError(f'config {cfg.filename} has no test_dataloader: there are no images')

@@ -210,9 +210,7 @@ def fields(name: str, kind: Kind, title: str | None, paper: str, root: Path) -> 
         'MODULE': kind.module,
         'CLASS': classes[-1],
         'AMP': classes[0],
-        # Two names can be too long for a line.
-        'IMPORTED': classes[0] if len(classes) == 1 else f'(\n    {_lines(classes, 4)}\n)',
-        'ALL': ', '.join(map(repr, classes)),
+        'EXPORTED': _lines([f"'{cls}': '{kind.module}'" for cls in classes], 8),
         'TITLE': title,
         'QUOTED_TITLE': title.replace("'", "''"),
         'COLLECTION': classes[-1].removesuffix(kind.suffix),

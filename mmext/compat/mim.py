@@ -1,21 +1,60 @@
-"""``_base_ = 'mmext::…'``: let MMEngine find mmext's configs, and find those of any package."""
+"""``_base_ = 'mmext::…'``: let MMEngine find mmext's configs, and find those of any package.
 
-from pathlib import Path
+:func:`install` imports nothing of MMEngine: what it changes there is changed now if MMEngine's
+Config has been imported, else at the moment when it is.
+"""
 
-from mmengine.config import Config
-from mmengine.config import utils as _utils
+import sys
+from collections.abc import Sequence
+from importlib.machinery import ModuleSpec, PathFinder
+from types import ModuleType
+from typing import Any
 
-from mmext.shipped import config_folder
+_MODULE = 'mmengine.config.config'
+
+
+class ConfigFinder:
+    """Finder that knows one module, that of MMEngine's Config, and patches it once it has run."""
+
+    @staticmethod
+    def find_spec(
+        fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
+    ) -> ModuleSpec | None:
+        """Return the module's spec with a loader that patches, None for every other name."""
+        spec = PathFinder.find_spec(fullname, path, target) if fullname == _MODULE else None
+        if spec is None or spec.loader is None:
+            return None
+        run = spec.loader.exec_module
+
+        def exec_module(module: ModuleType) -> None:
+            run(module)
+            patch(module.Config)
+
+        spec.loader.exec_module = exec_module  # type: ignore[method-assign]
+        return spec
 
 
 def install() -> None:
-    """Add mmext to the packages whose configs MMEngine resolves. Idempotent.
+    """Add mmext to the packages whose configs MMEngine resolves. Idempotent."""
+    module = sys.modules.get(_MODULE)
+    if module is not None:
+        patch(module.Config)
+    elif ConfigFinder not in sys.meta_path:
+        sys.meta_path.insert(0, ConfigFinder)
+
+
+def patch(config: Any) -> None:
+    """Let MMEngine's class Config resolve ``mmext::``. Idempotent.
 
     MMEngine puts the types of an external base under the scope of its package. mmext's configs name
     the host's types as the host does and prefix ours, so theirs stay under the default scope.
     """
-    _utils.MODULE2PACKAGE.setdefault('mmext', 'mmext')
-    find = Config._get_cfg_path
+    from mmengine.config.utils import MODULE2PACKAGE
+
+    from mmext.shipped import overlay_folder
+
+    MODULE2PACKAGE.setdefault('mmext', 'mmext')
+    find = config._get_cfg_path
     if getattr(find, 'knows_mmext', False):
         return
 
@@ -23,7 +62,7 @@ def install() -> None:
         package, external, relative = cfg_path.partition('::')
         if package != 'mmext' or not external:
             return find(cfg_path, filename)
-        return str(config_folder(Path(__file__).resolve().parents[1]) / relative), None
+        return str(overlay_folder().parent / relative), None
 
     find_ours.knows_mmext = True  # type: ignore[attr-defined]
-    Config._get_cfg_path = staticmethod(find_ours)
+    config._get_cfg_path = staticmethod(find_ours)

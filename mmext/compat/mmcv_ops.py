@@ -18,7 +18,6 @@ Example:
 import os
 import sys
 from collections.abc import Sequence
-from importlib.abc import MetaPathFinder
 from importlib.machinery import ModuleSpec, PathFinder
 from importlib.util import find_spec, spec_from_file_location
 from types import ModuleType
@@ -30,7 +29,7 @@ _NAME = 'mmcv._ext'
 _KERNELS = os.path.join(os.path.dirname(os.path.abspath(__file__)), '_mmcv_kernels.py')
 
 
-class MmcvExtFinder(MetaPathFinder):
+class MmcvExtFinder:
     """Finder that knows one module, ``mmcv._ext``, and loads the torchvision operators as it."""
 
     #: A start-up file may run a second copy of this module; both copies know the finder by this.
@@ -88,7 +87,8 @@ def _installed() -> list:
 def _mmcv_locations() -> list[str]:
     try:
         spec = find_spec('mmcv')
-    except ValueError:  # an object that is no real package was put into sys.modules
+    # An object that is no real package was put into sys.modules, or a finder refuses the name.
+    except (ValueError, ModuleNotFoundError):
         return []
     return list(spec.submodule_search_locations or []) if spec else []
 

@@ -17,7 +17,7 @@ from mmengine.registry import init_default_scope  # noqa: E402
 from runs import METHODS, TITLES, build, read  # noqa: E402
 
 import mmext  # noqa: E402, F401
-from mmext.plugins.force_regularization.layers import FilterHook  # noqa: E402
+from mmext.plugins.force_regularization.filter_hook import FilterHook  # noqa: E402
 
 NETWORK = 'resnet20_glyphs'
 

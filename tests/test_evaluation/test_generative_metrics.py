@@ -51,7 +51,7 @@ def classifier(tmp_path_factory):
         head=dict(type='LinearClsHead', num_classes=3, in_channels=5),
     )
     Config(dict(default_scope='mmpretrain', model=model)).dump(folder / 'net.py')
-    from mmext.attacks.adversarial import MODELS, DefaultScope
+    from mmengine.registry import MODELS, DefaultScope
 
     torch.manual_seed(0)
     with DefaultScope.overwrite_default_scope('mmpretrain'):

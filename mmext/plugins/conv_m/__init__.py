@@ -7,37 +7,26 @@ Written from the paper's abstract; the layer table, the resampling of the deconv
 of the three losses are ours.
 """
 
-from .accuracy_report import AccuracyReportHook
-from .adversarial_loss import DomainAdversarialLoss
-from .backbone import ConvMNet
-from .classifier import DomainAdaptationClassifier
-from .coral_loss import CORALLoss
-from .drop_label import DropLabel
-from .inv_lr import InvLR
-from .jmmd_loss import JMMDLoss
-from .label_adaptation import LabelAdaptation
-from .mkmmd_loss import MKMMDLoss
-from .module import ConvM
-from .preprocessor import TwoDomainPreprocessor
-from .selection import LabelFreeSelection
-from .two_domain import TwoDomainDataset, TwoDomainSampler
-from .two_domain_loop import TwoDomainLoopHook
+from mmext.lazy import exports
 
-__all__ = [
-    'AccuracyReportHook',
-    'CORALLoss',
-    'ConvM',
-    'ConvMNet',
-    'DomainAdaptationClassifier',
-    'DomainAdversarialLoss',
-    'DropLabel',
-    'InvLR',
-    'JMMDLoss',
-    'LabelAdaptation',
-    'LabelFreeSelection',
-    'MKMMDLoss',
-    'TwoDomainDataset',
-    'TwoDomainLoopHook',
-    'TwoDomainPreprocessor',
-    'TwoDomainSampler',
-]
+__getattr__, __all__ = exports(
+    __name__,
+    {
+        'AccuracyReportHook': 'accuracy_report',
+        'CORALLoss': 'coral_loss',
+        'ConvM': 'module',
+        'ConvMNet': 'backbone',
+        'DomainAdaptationClassifier': 'classifier',
+        'DomainAdversarialLoss': 'adversarial_loss',
+        'DropLabel': 'drop_label',
+        'InvLR': 'inv_lr',
+        'JMMDLoss': 'jmmd_loss',
+        'LabelAdaptation': 'label_adaptation',
+        'LabelFreeSelection': 'selection',
+        'MKMMDLoss': 'mkmmd_loss',
+        'TwoDomainDataset': 'two_domain',
+        'TwoDomainLoopHook': 'two_domain_loop',
+        'TwoDomainPreprocessor': 'preprocessor',
+        'TwoDomainSampler': 'two_domain',
+    },
+)

@@ -64,7 +64,28 @@ class _Reverse(torch.autograd.Function):
 
 
 def reverse_gradient(inputs: Tensor, scale: float) -> Tensor:
-    """Return ``inputs``, whose gradient becomes ``-scale`` times the incoming one."""
+    """Return ``inputs``, whose gradient becomes ``-scale`` times the incoming one (DANN).
+
+    Between features and a domain classifier it makes features that the classifier cannot tell
+    apart.
+
+    Args:
+        inputs: Any shape.
+        scale: Factor, >= 0; :func:`ramp` with 'sigmoid' is DANN's schedule.
+
+    Returns:
+        ``inputs``.
+
+    Reference: arXiv 1505.07818.
+
+    Example:
+        >>> import torch
+        >>> from mmext.functional import reverse_gradient
+        >>> x = torch.ones(2, requires_grad=True)
+        >>> reverse_gradient(x, 0.5).sum().backward()
+        >>> x.grad
+        tensor([-0.5000, -0.5000])
+    """
     return _Reverse.apply(inputs, scale)
 
 
@@ -74,6 +95,17 @@ def domain_cross_entropy(source: Tensor, target: Tensor) -> Tensor:
     Args:
         source: Its logits on source samples, any shape; positive means "source".
         target: Its logits on target samples.
+
+    Returns:
+        Scalar >= 0, log 2 where the classifier is undecided.
+
+    Reference: arXiv 1505.07818.
+
+    Example:
+        >>> import torch
+        >>> from mmext.functional import domain_cross_entropy
+        >>> domain_cross_entropy(torch.zeros(3), torch.zeros(5))
+        tensor(0.6931)
     """
     return (F.softplus(-source).mean() + F.softplus(target).mean()) / 2
 
@@ -183,7 +215,31 @@ def mk_mmd(
     alphas: Sequence[float] = ALPHAS,
     estimator: str = 'quadratic',
 ) -> Tensor:
-    """Multi-kernel MMD of DAN, with equal weights of the kernels (DAN learns them)."""
+    """Multi-kernel MMD of DAN, with equal weights of the kernels (DAN learns them).
+
+    In full precision only: call it outside of autocast.
+
+    Args:
+        source: Features ``(M, D)``, M at least 2.
+        target: Features ``(N, D)``, N at least 2.
+        alphas: Widths of the kernels relative to the mean squared distance, > 0.
+        estimator: 'quadratic' or 'linear', see :func:`mmd`.
+
+    Returns:
+        Scalar, an unbiased estimate that may be below zero.
+
+    Raises:
+        ValueError: Unknown estimator, or fewer than two samples of a domain.
+
+    Reference: arXiv 1502.02791.
+
+    Example:
+        >>> import torch
+        >>> from mmext.functional import mk_mmd
+        >>> source = torch.linspace(0, 1, 8)[:, None]
+        >>> bool(mk_mmd(source, source + 3) > mk_mmd(source, source + 0.3))
+        True
+    """
     return mmd([source], [target], [gaussian_kernels(source, target, alphas)], estimator)
 
 
@@ -202,6 +258,22 @@ def jmmd(
         alphas: Kernels of the features, see :func:`gaussian_kernels`.
         sigma: Width of the only kernel of the probabilities (JAN's code).
         estimator: See :func:`mmd`.
+
+    Returns:
+        Scalar, an unbiased estimate that may be below zero.
+
+    Raises:
+        ValueError: Unknown estimator, or fewer than two samples of a domain.
+
+    Reference: arXiv 1605.06636.
+
+    Example:
+        >>> import torch
+        >>> from mmext.functional import jmmd
+        >>> features, classes = torch.linspace(0, 1, 8)[:, None], torch.eye(2).repeat(4, 1)
+        >>> alike = jmmd((features, classes), (features, classes))
+        >>> bool(jmmd((features, classes), (features, classes.roll(1, 0))) > alike)
+        True
     """
     kernels = [gaussian_kernels(source[0], target[0], alphas), gaussian_kernel(sigma)]
     return mmd(source, target, kernels, estimator)
@@ -210,8 +282,26 @@ def jmmd(
 def coral(source: Tensor, target: Tensor) -> Tensor:
     """CORAL, ``||C_s - C_t||_F^2 / (4 D^2)``, with unbiased covariances.
 
+    In full precision only: call it outside of autocast.
+
+    Args:
+        source: Features ``(M, D)``, M at least 2.
+        target: Features ``(N, D)``, N at least 2.
+
+    Returns:
+        Scalar >= 0.
+
     Raises:
         ValueError: Fewer than two samples of a domain.
+
+    Reference: Deep CORAL, arXiv 1607.01719.
+
+    Example:
+        >>> import torch
+        >>> from mmext.functional import coral
+        >>> source = torch.tensor([[0.0], [2.0]])  # variance 2
+        >>> coral(source, source + 5), coral(source, 2 * source)  # variance 2 and 8
+        (tensor(0.), tensor(9.))
     """
     if min(len(source), len(target)) < 2:
         raise ValueError(
@@ -228,7 +318,22 @@ def _covariance(points: Tensor) -> Tensor:
 
 
 def entropy(logits: Tensor) -> Tensor:
-    """Entropy of each prediction in nats, ``(N, K)`` to ``(N,)``."""
+    """Entropy of each prediction in nats: on target samples, the adapted label prediction of RTN.
+
+    Args:
+        logits: ``(N, K)``.
+
+    Returns:
+        ``(N,)``, in [0, log K].
+
+    Reference: arXiv 1602.04433.
+
+    Example:
+        >>> import torch
+        >>> from mmext.functional import entropy
+        >>> entropy(torch.zeros(2, 4))  # log 4
+        tensor([1.3863, 1.3863])
+    """
     logs = logits.log_softmax(1)
     return -(logs.exp() * logs).sum(1)
 

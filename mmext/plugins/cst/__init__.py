@@ -7,16 +7,15 @@ from the paper's abstract; the consistency measure, thresholds, schedule, box te
 network are ours.
 """
 
-from .consistency import DistributionConsistency
-from .consistency_hook import DistributionConsistencyHook
-from .detector import CycleSelfTraining
-from .loops import CycleValLoop
-from .teacher_hook import CycleTeacherHook
+from mmext.lazy import exports
 
-__all__ = [
-    'CycleSelfTraining',
-    'CycleTeacherHook',
-    'CycleValLoop',
-    'DistributionConsistency',
-    'DistributionConsistencyHook',
-]
+__getattr__, __all__ = exports(
+    __name__,
+    {
+        'CycleSelfTraining': 'detector',
+        'CycleTeacherHook': 'teacher_hook',
+        'CycleValLoop': 'loops',
+        'DistributionConsistency': 'consistency',
+        'DistributionConsistencyHook': 'consistency_hook',
+    },
+)

@@ -11,6 +11,7 @@ from torch.nn.utils import clip_grad_norm_
 from mmext.engine import phases
 from mmext.registry import HOOKS
 
+from .cycle import check_momentum
 from .functional import ema_update, ramp
 
 _NAME = 'cst'
@@ -73,11 +74,7 @@ class CycleTeacherHook(Hook):
         clip_grad: dict | None = None,
         handover: str = 'copy',
     ) -> None:
-        if not 0 < momentum < 0.5:
-            raise ValueError(
-                f'CycleTeacherHook momentum={momentum} must be in (0, 0.5): it is the weight of '
-                'the student, 0.004 where papers write an EMA decay of 0.996'
-            )
+        check_momentum(momentum, 'CycleTeacherHook')
         if burn_in < 0 or ramp_up < 0:
             raise ValueError(f'burn_in={burn_in} and ramp_up={ramp_up} must not be negative')
         if handover not in HANDOVERS:

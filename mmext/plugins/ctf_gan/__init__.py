@@ -7,22 +7,18 @@ paper's abstract and introduction could be read: architecture, losses, where the
 and where they come from at sampling time are ours, each a switch of the config.
 """
 
-from .data_preprocessor import GANDataPreprocessor
-from .discriminator import ProjDiscriminator
-from .generator import SNGANGenerator
-from .label_histogram_hook import LabelHistogramHook
-from .model import CTFGAN
-from .optim_constructor import GANOptimWrapperConstructor
-from .sample_grid_hook import SampleGridHook
-from .transfer import TransferNet
+from mmext.lazy import exports
 
-__all__ = [
-    'CTFGAN',
-    'GANDataPreprocessor',
-    'GANOptimWrapperConstructor',
-    'LabelHistogramHook',
-    'ProjDiscriminator',
-    'SNGANGenerator',
-    'SampleGridHook',
-    'TransferNet',
-]
+__getattr__, __all__ = exports(
+    __name__,
+    {
+        'CTFGAN': 'model',
+        'GANDataPreprocessor': 'data_preprocessor',
+        'GANOptimWrapperConstructor': 'optim_constructor',
+        'LabelHistogramHook': 'label_histogram_hook',
+        'ProjDiscriminator': 'discriminator',
+        'SNGANGenerator': 'generator',
+        'SampleGridHook': 'sample_grid_hook',
+        'TransferNet': 'transfer',
+    },
+)

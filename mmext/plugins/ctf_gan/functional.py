@@ -12,12 +12,43 @@ ROTATIONS = 4
 
 
 def hinge_disc(real: Tensor, fake: Tensor) -> tuple[Tensor, Tensor]:
-    """Hinge loss of the discriminator, for real and for fake scores (any shapes)."""
+    """Hinge loss of the discriminator.
+
+    Args:
+        real: Scores of real images, any shape.
+        fake: Scores of made images, any shape.
+
+    Returns:
+        Its two terms, scalars >= 0, to be added.
+
+    Reference: SN-GAN, arXiv 1802.05957.
+
+    Example:
+        >>> import torch
+        >>> from mmext.functional import hinge_disc
+        >>> hinge_disc(torch.tensor([2.0, 0.0]), torch.tensor([-1.0, 1.0]))
+        (tensor(0.5000), tensor(1.))
+    """
     return (1 - real).relu().mean(), (1 + fake).relu().mean()
 
 
 def hinge_gen(fake: Tensor) -> Tensor:
-    """Hinge loss of whoever made the images: ``-mean(score)``."""
+    """Hinge loss of whoever made the images, generator or transfer network: ``-mean(score)``.
+
+    Args:
+        fake: Scores of made images, any shape.
+
+    Returns:
+        Scalar.
+
+    Reference: SN-GAN, arXiv 1802.05957.
+
+    Example:
+        >>> import torch
+        >>> from mmext.functional import hinge_gen
+        >>> hinge_gen(torch.tensor([2.0, 0.0]))
+        tensor(-1.)
+    """
     return -fake.mean()
 
 
@@ -32,6 +63,16 @@ def turned(images: Tensor) -> Tensor:
 
     Raises:
         ValueError: Height and width differ.
+
+    Reference: SS-GAN, arXiv 1811.11212.
+
+    Example:
+        >>> import torch
+        >>> from mmext.functional import turned
+        >>> turned(torch.tensor([[[[1, 2], [3, 4]]]])).flatten(1)
+        tensor([[2, 4, 1, 3],
+                [4, 3, 2, 1],
+                [3, 1, 4, 2]])
     """
     if images.shape[-1] != images.shape[-2]:
         raise ValueError(
@@ -46,6 +87,20 @@ def rotation_loss(logits: Tensor) -> Tensor:
 
     Args:
         logits: (4 M, 4) of M images, then of the same M turned as by :func:`turned`.
+
+    Returns:
+        Scalar. SS-GAN gives it the weight 1.0 on real images for the discriminator and 0.2 on made
+        ones for the generator.
+
+    Reference: SS-GAN, arXiv 1811.11212.
+
+    Example:
+        >>> import torch
+        >>> from mmext.functional import rotation_loss, turned
+        >>> images, head = torch.rand(2, 1, 8, 8), torch.nn.Linear(64, 4)
+        >>> both = torch.cat([images, turned(images)])
+        >>> rotation_loss(head(both.flatten(1))).shape
+        torch.Size([])
     """
     labels = torch.arange(ROTATIONS, device=logits.device)
     return nn.functional.cross_entropy(logits, labels.repeat_interleave(len(logits) // ROTATIONS))
@@ -71,15 +126,45 @@ def inject(feature: Tensor, change: Tensor, gate: Tensor) -> Tensor:
     """Add a gated change to a feature map; with a zero gate the feature stays as it is.
 
     Args:
-        feature: (N, C, H, W).
-        change: (N, C, H, W).
-        gate: (C,).
+        feature: Of a stage of the generator, (N, C, H, W).
+        change: Transferring features, brought to C channels, (N, C, H, W).
+        gate: (C,); start it at 0, so that the generator begins as without them.
+
+    Returns:
+        (N, C, H, W).
+
+    Reference: arXiv 1909.11308; the gate is ours.
+
+    Example:
+        >>> import torch
+        >>> from mmext.functional import inject
+        >>> feature, change = torch.zeros(1, 2, 1, 1), torch.ones(1, 2, 1, 1)
+        >>> inject(feature, change, gate=torch.tensor([0.0, 0.5])).flatten()
+        tensor([0.0000, 0.5000])
     """
     return feature + gate[:, None, None] * change
 
 
 def masked_l1(output: Tensor, target: Tensor, mask: Tensor) -> Tensor:
-    """Mean absolute difference over the images that ``mask`` (N,) selects; 0 if none."""
+    """Mean absolute difference over the images that have a target: loss of the transfer network.
+
+    Args:
+        output: Images that it made of low-quality ones, (N, C, H, W).
+        target: High-quality images, (N, C, H, W); anything where there is none.
+        mask: Whether an image has a target, bool (N,).
+
+    Returns:
+        Scalar >= 0; 0 if none has.
+
+    Reference: arXiv 1909.11308; the loss is ours.
+
+    Example:
+        >>> import torch
+        >>> from mmext.functional import masked_l1
+        >>> made, wanted = torch.zeros(2, 1, 2, 2), torch.full((2, 1, 2, 2), 3.0)
+        >>> masked_l1(made, wanted, torch.tensor([True, False]))
+        tensor(3.)
+    """
     per_image = (output - target).abs().flatten(1).mean(1)
     return (per_image * mask).sum() / mask.sum().clamp(min=1)
 

@@ -8,22 +8,20 @@ a low-rank model of any host, and group lasso on its components. Trained rank pr
 baseline.
 """
 
-from .group_lasso_hook import ComponentLassoHook
-from .hook import ForceRegularizationHook
-from .lowrank import decompose
-from .pair import LowRankConv, build_low_rank, cut_components, low_rank_conv
-from .report import LayerReport, Report
-from .trp_hook import TrainedRankPruningHook
+from mmext.lazy import exports
 
-__all__ = [
-    'ComponentLassoHook',
-    'ForceRegularizationHook',
-    'LayerReport',
-    'LowRankConv',
-    'Report',
-    'TrainedRankPruningHook',
-    'build_low_rank',
-    'cut_components',
-    'decompose',
-    'low_rank_conv',
-]
+__getattr__, __all__ = exports(
+    __name__,
+    {
+        'ComponentLassoHook': 'group_lasso_hook',
+        'ForceRegularizationHook': 'hook',
+        'LayerReport': 'report',
+        'LowRankConv': 'pair',
+        'Report': 'report',
+        'TrainedRankPruningHook': 'trp_hook',
+        'build_low_rank': 'low_rank_model',
+        'cut_components': 'pair',
+        'decompose': 'lowrank',
+        'low_rank_conv': 'pair',
+    },
+)

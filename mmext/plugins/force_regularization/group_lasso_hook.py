@@ -9,8 +9,9 @@ from torch.optim import Optimizer
 
 from mmext.registry import HOOKS
 
+from .filter_hook import FilterHook
 from .functional import shrink_groups
-from .layers import FilterHook, matching
+from .layers import matching
 from .pair import LowRankConv
 
 

@@ -1,20 +1,19 @@
 """Force regularization of any model that MMEngine trains."""
 
-import math
 from collections.abc import Sequence
 
 import torch
 from mmengine.dist import is_main_process
 from mmengine.runner import Runner
-from torch.optim import SGD, Optimizer
+from torch.optim import Optimizer
 
-from mmext.engine.shards import is_sharded, own_rows, shard_of, whole
+from mmext.engine.shards import is_sharded, whole
 from mmext.registry import HOOKS
 
-from .functional import FORCE_KINDS, as_matrices, force, rank_at, spectrum
-from .layers import FilterHook
+from .filter_hook import FilterHook
+from .functional import as_matrices, rank_at, spectrum
+from .step import add_force_, check_force, is_decoupled
 
-MODES = ('fixed', 'adaptive')
 _COLLAPSED = 2
 
 
@@ -82,12 +81,7 @@ class ForceRegularizationHook(FilterHook):
         interval: int = 500,
     ) -> None:
         super().__init__(include, exclude)
-        if not math.isfinite(strength):
-            raise ValueError(f'strength={strength} must be a finite number')
-        if kind not in FORCE_KINDS:
-            raise ValueError(f'kind={kind!r} is unknown; choose one of {list(FORCE_KINDS)}')
-        if mode not in MODES:
-            raise ValueError(f'mode={mode!r} is unknown; choose one of {list(MODES)}')
+        check_force(strength, kind, mode)
         if until is not None and until < 0:
             raise ValueError(f'until={until} must not be negative; None: the force stays on')
         if not 0 < energy <= 1:
@@ -121,20 +115,9 @@ class ForceRegularizationHook(FilterHook):
             return
         decoupled = self.decoupled
         if decoupled is None:
-            decoupled = self.mode == 'fixed' and not isinstance(optimizer, SGD)
+            decoupled = is_decoupled(optimizer, self.mode)
         for weight, layer, group in self.owned(optimizer):
-            if weight.grad is None:
-                continue
-            pull = force(whole(weight), self.kind, getattr(layer, 'groups', 1))
-            scale = self.strength
-            if self.mode == 'adaptive':
-                scale = scale * whole(weight.grad).norm() / pull.norm().clamp_min(1e-12)
-            if decoupled:
-                shard_of(weight).add_(group['lr'] * scale * own_rows(pull, weight))
-            else:
-                # SGD(maximize=True) climbs along the gradient.
-                sign = 1 if group.get('maximize') else -1
-                shard_of(weight.grad).add_(sign * scale * own_rows(pull, weight))
+            add_force_(weight, layer, group, self.strength, self.kind, self.mode, decoupled)
 
     def after_train_iter(
         self, runner: Runner, batch_idx: int, data_batch=None, outputs: dict | None = None

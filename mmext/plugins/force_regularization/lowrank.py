@@ -80,9 +80,17 @@ def decompose(
         ValueError: No or several goals, an argument out of its range, an unknown layer, a rank of
             ``ranks`` from the break-even on, or a target out of reach.
 
+    Reference: arXiv 1703.09746.
+
     Example:
-        >>> report = decompose(model, energy=0.95, skip=['^backbone.conv1$'])
-        >>> report.ranks
+        >>> import torch
+        >>> from mmext.functional import decompose
+        >>> model = torch.nn.Sequential(torch.nn.Conv2d(16, 32, 3), torch.nn.ReLU())
+        >>> filters, mixture = torch.randn(2, 144), torch.randn(32, 2)
+        >>> model[0].weight.data = (mixture @ filters).reshape(32, 16, 3, 3)  # of rank 2
+        >>> report = decompose(model, energy=0.95, round_to=2)
+        >>> report.ranks, report.params_before, report.params
+        ({'0': 2}, 4640, 384)
     """
     goals = {
         'energy': energy,

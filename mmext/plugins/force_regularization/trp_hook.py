@@ -7,8 +7,8 @@ from torch.optim import Optimizer
 
 from mmext.registry import HOOKS
 
+from .filter_hook import FilterHook
 from .functional import nuclear_subgradient, truncate
-from .layers import FilterHook
 
 
 @HOOKS.register_module()

@@ -7,9 +7,15 @@ normalisation by RMS and its refresh are ours. Beside it stand FGSM and PGD
 (:mod:`mmext.attacks.gradient_attacks`), DDN and FMN (:mod:`.minimum_norm`), to compare with.
 """
 
-from .cw_attack import CWAttack
-from .functional import cw_l2
-from .load_adversarial_image import LoadAdversarialImage
-from .minimum_norm import ddn, fmn
+from mmext.lazy import exports
 
-__all__ = ['CWAttack', 'LoadAdversarialImage', 'cw_l2', 'ddn', 'fmn']
+__getattr__, __all__ = exports(
+    __name__,
+    {
+        'CWAttack': 'cw_attack',
+        'LoadAdversarialImage': 'load_adversarial_image',
+        'cw_l2': 'functional',
+        'ddn': 'minimum_norm',
+        'fmn': 'minimum_norm',
+    },
+)

@@ -6,9 +6,14 @@ Written from the paper's abstract; the attack, the strengths, their ratio, drawi
 sample, and the rule that combines the networks are ours.
 """
 
-from .augment import MATAugment
-from .classifier import MATClassifier
-from .robust_accuracy import RobustAccuracy
-from .robustness_loop import RobustnessTestLoop
+from mmext.lazy import exports
 
-__all__ = ['MATAugment', 'MATClassifier', 'RobustAccuracy', 'RobustnessTestLoop']
+__getattr__, __all__ = exports(
+    __name__,
+    {
+        'MATAugment': 'augment',
+        'MATClassifier': 'classifier',
+        'RobustAccuracy': 'robust_accuracy',
+        'RobustnessTestLoop': 'robustness_loop',
+    },
+)

@@ -9,8 +9,13 @@ from mmext.attacks.adversarial import logits_fn
 from mmext.attacks.batch_attack import BatchAttack
 from mmext.registry import TRANSFORMS
 
-from .classifier import check_strengths
-from .functional import attack_function, draw_strengths, normalised_weights
+from .functional import (
+    attack_function,
+    attack_rows,
+    check_strengths,
+    draw_strengths,
+    normalised_weights,
+)
 
 
 @TRANSFORMS.register_module()
@@ -59,11 +64,8 @@ class MATAugment(BatchAttack):
         eps = draw_strengths(len(labels), self.strengths, self.weights, self.generator())
         eps = eps.to(pixels)
         eps = eps / (self.bounds[1] - self.bounds[0])
-        rows = (eps > 0).nonzero().squeeze(1)
-        attacked = pixels.clone()
-        if len(rows):
-            draws = self.generator(pixels.device)
-            attacked[rows] = attack_function(self.settings)(
-                logits_fn(model, self.bounds), pixels[rows], labels[rows], eps[rows], draws
-            )
-        return attacked
+        return attack_rows(
+            attack_function(self.settings),
+            logits_fn(model, self.bounds),
+            pixels, labels, eps, self.generator(pixels.device),
+        )  # fmt: skip

@@ -26,6 +26,7 @@ from mmext.registry import MODELS
 from .functional import (
     COMBINE,
     attack_function,
+    check_strengths,
     combine_scores,
     draw_strengths,
     mixed_loss,
@@ -293,21 +294,6 @@ class MATClassifier(BaseClassifier):
             value = state_dict.pop(key)
             for index in range(len(self.networks)):
                 state_dict[f'{prefix}networks.{index}.{key.removeprefix(prefix)}'] = value
-
-
-def check_strengths(strengths: Sequence[float], bounds: Sequence[float]) -> None:
-    """Check a list of strengths.
-
-    Raises:
-        ValueError: It is empty, does not rise, or leaves the range of the images.
-    """
-    width = bounds[1] - bounds[0]
-    rising = all(a < b for a, b in zip(strengths, strengths[1:], strict=False))
-    if not strengths or not rising or strengths[0] <= 0 or strengths[-1] > width:
-        raise ValueError(
-            f'strengths={list(strengths)} must rise within (0, {width:g}], the raw units of '
-            f'bounds={tuple(bounds)}: 8 means 8/255 of images of range (0, 255)'
-        )
 
 
 def _weighted(parts: Sequence[Mapping[str, Any]], weights: Sequence[float]) -> dict[str, Tensor]:

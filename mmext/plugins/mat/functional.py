@@ -71,6 +71,49 @@ def attack_function(attack: Mapping[str, Any]) -> Callable[..., Tensor]:
     return run
 
 
+def check_strengths(strengths: Sequence[float], bounds: Sequence[float]) -> None:
+    """Check a list of strengths.
+
+    Raises:
+        ValueError: It is empty, does not rise, or leaves the range of the images.
+    """
+    width = bounds[1] - bounds[0]
+    rising = all(a < b for a, b in zip(strengths, strengths[1:], strict=False))
+    if not strengths or not rising or strengths[0] <= 0 or strengths[-1] > width:
+        raise ValueError(
+            f'strengths={list(strengths)} must rise within (0, {width:g}], the raw units of '
+            f'bounds={tuple(bounds)}: 8 means 8/255 of images of range (0, 255)'
+        )
+
+
+def attack_rows(
+    attack: Callable[..., Tensor],
+    logits_fn: LogitsFn,
+    pixels: Tensor,
+    labels: Tensor,
+    eps: Tensor,
+    generator: torch.Generator | None = None,
+) -> Tensor:
+    """Attack the samples whose strength is above 0; the others stay and cost nothing.
+
+    Args:
+        attack: Of :func:`attack_function`.
+        logits_fn: Pixels -> logits (N, K).
+        pixels: (N, C, H, W) in [0, 1].
+        labels: Classes to lead away from, int64 (N,).
+        eps: Strength of each sample in pixels, (N,).
+        generator: Of a random start, on the device of ``pixels``.
+
+    Returns:
+        (N, C, H, W), a tensor of its own.
+    """
+    rows = (eps > 0).nonzero().squeeze(1)
+    attacked = pixels.clone()
+    if len(rows):
+        attacked[rows] = attack(logits_fn, pixels[rows], labels[rows], eps[rows], generator)
+    return attacked
+
+
 def normalised_weights(weights: Sequence[float] | None, parts: int) -> list[float]:
     """Weights of clean and adversarial examples, with sum 1.
 
@@ -102,7 +145,10 @@ def mixed_loss(parts: Sequence[Tensor], weights: Sequence[float]) -> Tensor:
 
 
 def draw_strengths(
-    count: int, strengths: Sequence[float], weights: Sequence[float], generator: torch.Generator
+    count: int,
+    strengths: Sequence[float],
+    weights: Sequence[float],
+    generator: torch.Generator | None = None,
 ) -> Tensor:
     """Draw a strength for each sample, so that a step costs what one strength costs (ours).
 
@@ -110,7 +156,7 @@ def draw_strengths(
         count: Samples.
         strengths: To draw from; 0 is clean.
         weights: Their probabilities.
-        generator: On the CPU.
+        generator: On the CPU; None: torch's own.
 
     Returns:
         (count,), float32 on the CPU.

@@ -6,28 +6,35 @@ Written from the paper's abstract; networks, losses, the choice of key frames, f
 local affine propagation are ours.
 """
 
-from .interfaces import (
-    Decision,
-    Frame,
-    KeyFrame,
-    KeyFramePolicy,
-    Propagation,
-    StyleCode,
-    Stylizer,
-    Upscaler,
-    pack_style,
-    unpack_style,
-)
+from mmext.lazy import exports
 
-__all__ = [
-    'Decision',
-    'Frame',
-    'KeyFrame',
-    'KeyFramePolicy',
-    'Propagation',
-    'StyleCode',
-    'Stylizer',
-    'Upscaler',
-    'pack_style',
-    'unpack_style',
-]
+__getattr__, __all__ = exports(
+    __name__,
+    {
+        'AffinePropagation': 'propagation',
+        'Bicubic': 'upscalers',
+        'BudgetAware': 'keyframes',
+        'Decision': 'interfaces',
+        'FixedInterval': 'keyframes',
+        'FlowBlend': 'propagation',
+        'Frame': 'interfaces',
+        'GuidedAffine': 'upscalers',
+        'GuidedFilter': 'upscalers',
+        'Hold': 'propagation',
+        'KeyFrame': 'interfaces',
+        'KeyFramePolicy': 'interfaces',
+        'MKLColorTransfer': 'color_transfer',
+        'MetaSmoothing': 'meta_smoothing',
+        'NeuralColorMapping': 'neural_color',
+        'Propagation': 'interfaces',
+        'ResidualTrigger': 'keyframes',
+        'StyleCode': 'interfaces',
+        'Stylizer': 'interfaces',
+        'Upscaler': 'interfaces',
+        'VideoStylizer': 'pipeline',
+        'WarpPrevious': 'propagation',
+        'WaveletStylizer': 'wavelet_stylizer',
+        'pack_style': 'interfaces',
+        'unpack_style': 'interfaces',
+    },
+)

@@ -5,13 +5,10 @@ from typing import Any
 import cv2
 import numpy as np
 
-from mmext.registry import STYLIZERS
-
 from .functional import color_statistics, mkl_transform
 from .interfaces import Frame, StyleCode, Stylizer, check_frame
 
 
-@STYLIZERS.register_module()
 class MKLColorTransfer(Stylizer):
     """Give a frame the mean and covariance of the style's colours (Pitie and Kokaram, 2007).
 

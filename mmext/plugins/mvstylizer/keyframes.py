@@ -8,13 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from mmext.registry import KEYFRAME_POLICIES
-
 from .flow import DISFlow, grey, warp
 from .interfaces import Frame, KeyFramePolicy
 
 
-@KEYFRAME_POLICIES.register_module()
 class FixedInterval(KeyFramePolicy):
     """Every n-th frame.
 
@@ -40,7 +37,6 @@ class FixedInterval(KeyFramePolicy):
         return gap >= self.max_gap
 
 
-@KEYFRAME_POLICIES.register_module()
 class ResidualTrigger(KeyFramePolicy):
     """A key when flow no longer explains the frame from the last key.
 
@@ -106,7 +102,6 @@ class ResidualTrigger(KeyFramePolicy):
         return float(10 * np.log10(255**2 / max(error, 1e-3)))
 
 
-@KEYFRAME_POLICIES.register_module()
 class BudgetAware(ResidualTrigger):
     """A residual trigger that keeps to what link and server can take.
 

@@ -4,8 +4,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
-from mmext.registry import MODELS, UPSCALERS
-
 from .flow import resize
 from .functional import meta_upscale, phases
 from .interfaces import Frame, Upscaler, check_frame, check_size
@@ -29,8 +27,6 @@ class Residual(nn.Module):
         return features + self.body(features)
 
 
-@MODELS.register_module()
-@UPSCALERS.register_module()
 class MetaSmoothing(SelfSupervised, Upscaler):
     """Upscale a stylised frame to any (height, width) and remove the faults of style transfer.
 

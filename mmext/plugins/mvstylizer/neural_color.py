@@ -7,8 +7,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
-from mmext.registry import MODELS, STYLIZERS
-
 from .color_transfer import running
 from .flow import resize
 from .interfaces import Frame, StyleCode, Stylizer, check_frame
@@ -39,8 +37,6 @@ class ColorMapping(nn.Module):
         return colors + torch.tanh(self.lift(colors)) @ output
 
 
-@MODELS.register_module()
-@STYLIZERS.register_module()
 class NeuralColorMapping(SelfSupervised, Stylizer):
     """Predict a 16 x 16 colour matrix from a thumbnail (after Neural Preset, arXiv 2303.13511).
 

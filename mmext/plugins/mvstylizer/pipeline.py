@@ -4,8 +4,6 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from mmext.registry import KEYFRAME_POLICIES, PROPAGATIONS, STYLIZERS, UPSCALERS
-
 from .flow import resize, working_size
 from .interfaces import (
     Frame,
@@ -16,6 +14,8 @@ from .interfaces import (
     Upscaler,
     check_frame,
 )
+from .keyframes import FixedInterval
+from .propagation import FlowBlend
 
 
 @dataclass
@@ -77,14 +77,10 @@ class VideoStylizer:
             raise ValueError(f'network_side={network_side} must be 0 (full size) or at least 32')
         if max_wait < 1:
             raise ValueError(f'max_wait={max_wait} must be at least 1 frame')
-        self.stylizer: Stylizer = _built(STYLIZERS, stylizer)
-        self.policy: KeyFramePolicy = _built(
-            KEYFRAME_POLICIES, policy or dict(type='mmext.FixedInterval')
-        )
-        self.propagation: Propagation = _built(
-            PROPAGATIONS, propagation or dict(type='mmext.FlowBlend')
-        )
-        self._upscaler = upscaler or dict(type='mmext.MetaSmoothing')
+        self.stylizer: Stylizer = _built('STYLIZERS', stylizer)
+        self.policy: KeyFramePolicy = _built('KEYFRAME_POLICIES', policy or FixedInterval())
+        self.propagation: Propagation = _built('PROPAGATIONS', propagation or FlowBlend())
+        self._upscaler: Any = upscaler
         self.network_side = network_side
         self.max_wait = max_wait
         self.keep_statistics = keep_statistics
@@ -94,9 +90,12 @@ class VideoStylizer:
     @property
     def upscaler(self) -> Upscaler:
         """The upscaler, built when it is first needed."""
-        upscaler: Upscaler = _built(UPSCALERS, self._upscaler)
-        self._upscaler = upscaler
-        return upscaler
+        if self._upscaler is None:
+            from .meta_smoothing import MetaSmoothing
+
+            self._upscaler = MetaSmoothing()
+        self._upscaler = _built('UPSCALERS', self._upscaler)
+        return self._upscaler
 
     def __call__(self, frames: Iterable[Frame]) -> Iterator[Frame]:
         """Stylised frames of one stream, as many as came in and in their order.
@@ -160,5 +159,10 @@ class VideoStylizer:
         return self.propagation.propagate(frame, index, past, future)
 
 
-def _built(registry: Any, part: Any) -> Any:
-    return registry.build(dict(part)) if isinstance(part, Mapping) else part
+def _built(registry: str, part: Any) -> Any:
+    """A part, or what the registry of that name makes of its config."""
+    if not isinstance(part, Mapping):
+        return part
+    from mmext import registry as registries
+
+    return getattr(registries, registry).build(dict(part))

@@ -9,8 +9,6 @@ from typing import Any
 import cv2
 import numpy as np
 
-from mmext.registry import PROPAGATIONS
-
 from . import local_affine
 from .flow import DISFlow, confidence, grey, resize, resize_flow, warp, working_size
 from .interfaces import Frame, KeyFrame, Propagation, check_frame
@@ -19,7 +17,6 @@ from .interfaces import Frame, KeyFrame, Propagation, check_frame
 HOLE = 0.02
 
 
-@PROPAGATIONS.register_module()
 class Hold(Propagation):
     """Repeat the last key frame: what a player without propagation shows.
 
@@ -61,7 +58,6 @@ class _ByFlow(Propagation):
         return key.cache[name]
 
 
-@PROPAGATIONS.register_module()
 class WarpPrevious(_ByFlow):
     """Warp the last stylised key to the frame; causal.
 
@@ -87,7 +83,6 @@ class WarpPrevious(_ByFlow):
         return warp(stylised, resize_flow(flow, frame.shape[:2]))
 
 
-@PROPAGATIONS.register_module()
 class AffinePropagation(_ByFlow):
     """Carry the local colour transform of the keys along the flow, apply it to the frame (ours).
 
@@ -204,7 +199,6 @@ class AffinePropagation(_ByFlow):
         return key.cache[name]
 
 
-@PROPAGATIONS.register_module()
 class FlowBlend(_ByFlow):
     """Warp the keys on both sides to the frame and blend them where they can be trusted.
 

@@ -1,19 +1,31 @@
-"""What the trained parts share: self-supervised training by MMEngine, and their weights."""
+"""What the trained parts share: self-supervised training by MMEngine, and their weights.
+
+Without MMEngine they are plain modules, which stylise and have ``losses``.
+"""
 
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from mmengine.dist import get_rank
-from mmengine.logging import MessageHub
-from mmengine.model import BaseModel
-from torch import Tensor
+from torch import Tensor, nn
 
 from mmext.engine import rng
-from mmext.launch.checkpoint import read_checkpoint
 
 from .interfaces import Frame
+
+try:
+    from mmengine.model import BaseModel
+except ModuleNotFoundError as error:
+    if error.name != 'mmengine':
+        raise
+
+    class BaseModel(nn.Module):  # type: ignore[no-redef]
+        """What is left of MMEngine's."""
+
+        def __init__(self, data_preprocessor: None = None) -> None:
+            super().__init__()
+
 
 #: Weights that ship with mmext, one file per class; metafile.yml has their sha256.
 WEIGHTS = Path(__file__).parent / 'weights'
@@ -41,6 +53,9 @@ class SelfSupervised(BaseModel):
             ValueError: Another ``mode``.
         """
         if mode == 'loss':
+            from mmengine.dist import get_rank
+            from mmengine.logging import MessageHub
+
             hub = MessageHub.get_current_instance()
             seed, iteration = (int(hub.get_info(name, 0) or 0) for name in ('seed', 'iter'))
             generator = rng.generator(seed, 'mvstylizer', get_rank(), iteration)
@@ -74,8 +89,7 @@ class SelfSupervised(BaseModel):
         if not path.is_file():
             raise FileNotFoundError(f'weights {path} do not exist')
         try:
-            # The host's loader also reads the log buffers that MMEngine keeps beside the weights.
-            loaded = read_checkpoint(str(path), logger='silent')
+            loaded = _read(path)
             state = loaded.get('state_dict', loaded)
             self.load_state_dict({name: value.float() for name, value in state.items()})
         except (RuntimeError, AttributeError, ValueError) as error:
@@ -83,6 +97,16 @@ class SelfSupervised(BaseModel):
                 f'weights {path} do not fit {type(self).__name__}: {str(error)[:200]}'
             ) from error
         self.eval()
+
+
+def _read(path: Path) -> Any:
+    try:
+        return torch.load(path, map_location='cpu', weights_only=True)
+    except Exception:  # of the unpicklers, which junk makes fail in any way
+        # The host's loader also reads the log buffers that MMEngine keeps beside the weights.
+        from mmext.launch.checkpoint import read_checkpoint
+
+        return read_checkpoint(str(path), logger='silent')
 
 
 def to_tensor(frame: Frame, like: torch.nn.Module | None = None) -> Tensor:

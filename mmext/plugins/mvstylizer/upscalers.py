@@ -3,14 +3,11 @@
 import cv2
 import numpy as np
 
-from mmext.registry import UPSCALERS
-
 from . import local_affine
 from .flow import resize
 from .interfaces import Frame, Upscaler, check_frame, check_size
 
 
-@UPSCALERS.register_module()
 class Bicubic(Upscaler):
     """Bicubic interpolation.
 
@@ -25,7 +22,6 @@ class Bicubic(Upscaler):
         return resize(check_frame(frame), check_size(size))
 
 
-@UPSCALERS.register_module()
 class GuidedFilter(Upscaler):
     """Bicubic interpolation, then a guided filter along the original (He et al., 2010).
 
@@ -70,7 +66,6 @@ class GuidedFilter(Upscaler):
         return np.clip(np.rint(255 * filtered), 0, 255).astype(np.uint8)
 
 
-@UPSCALERS.register_module()
 class GuidedAffine(Upscaler):
     """Fit local affine colour transforms at the small size, apply them to the original.
 

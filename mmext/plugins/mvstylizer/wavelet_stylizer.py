@@ -7,8 +7,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
-from mmext.registry import MODELS, STYLIZERS
-
 from .color_transfer import running
 from .flow import resize, working_size
 from .functional import apply_map, cholesky_map, feature_statistics, haar_join, haar_split
@@ -44,8 +42,6 @@ class Layer(nn.Sequential):
         super().__init__(Conv(before, after), nn.ReLU(inplace=True))
 
 
-@MODELS.register_module()
-@STYLIZERS.register_module()
 class WaveletStylizer(SelfSupervised, Stylizer):
     """Haar auto-encoder whose features take over the style's mean and covariance.
 

@@ -7,8 +7,13 @@ rest is spread over several classes. Written from the abstract and third parties
 penalty and everything that makes the certificate sound are ours.
 """
 
-from .adre_classifier import ADREClassifier
-from .certified_radius import CertifiedRadius
-from .smoothed_classifier import SmoothedClassifier
+from mmext.lazy import exports
 
-__all__ = ['ADREClassifier', 'CertifiedRadius', 'SmoothedClassifier']
+__getattr__, __all__ = exports(
+    __name__,
+    {
+        'ADREClassifier': 'adre_classifier',
+        'CertifiedRadius': 'certified_radius',
+        'SmoothedClassifier': 'smoothed_classifier',
+    },
+)

@@ -20,7 +20,8 @@ from mmext.launch.records import Records
 
 from .certified_radius import RADII, certified_summary, write_tsv
 from .functional import METHODS
-from .smoothed_classifier import Sampled, SmoothedClassifier
+from .sampling import Sampled
+from .smoothed_classifier import SmoothedClassifier
 
 RECORDS = 'records.jsonl'
 

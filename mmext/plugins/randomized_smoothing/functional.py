@@ -181,8 +181,7 @@ def certify(
     """
     if method not in METHODS:
         raise ValueError(f'method={method!r} is unknown; choose one of {list(METHODS)}')
-    if not sigma > 0:
-        raise ValueError(f'sigma={sigma} must be positive: without noise there is no certificate')
+    check_sigma(sigma)
     if not 0 < alpha < 1:
         raise ValueError(f'alpha={alpha} must be in (0, 1)')
     select, fresh = _as_counts(counts_select, 'counts_select'), _as_counts(counts, 'counts')
@@ -198,6 +197,15 @@ def certify(
         radius = two_sided_radius(fresh, top, sigma, alpha * share, alpha * (1 - share))
         kept = radius > 0
     return np.where(kept, top, ABSTAIN)[()], np.where(kept, radius, 0.0)[()]
+
+
+def check_sigma(sigma: float) -> None:
+    """Raise ValueError unless ``sigma`` is positive."""
+    if not sigma > 0:
+        raise ValueError(
+            f'sigma={sigma} must be positive: without noise nothing is smoothed; pixels have the '
+            'range [0, 1], usual values are 0.12 to 1.0'
+        )
 
 
 def choose_split(counts_select: Any, n: Any, alpha: float) -> Any:

@@ -8,6 +8,8 @@ from torch import Tensor, nn
 
 from mmext.attacks.adversarial import PixelSpace
 
+from .functional import check_sigma
+
 
 class ClassifierWrapper(BaseClassifier):
     """A model around one MMPretrain classifier that works on noise in pixel space.
@@ -32,11 +34,7 @@ class ClassifierWrapper(BaseClassifier):
         data_preprocessor: dict | nn.Module | None = None,
         bounds: tuple[float, float] = (0, 255),
     ) -> None:
-        if not sigma > 0:
-            raise ValueError(
-                f'sigma={sigma} must be positive: without noise nothing is smoothed; pixels have '
-                'the range [0, 1], usual values are 0.12 to 1.0'
-            )
+        check_sigma(sigma)
         if not isinstance(classifier, nn.Module):
             settings = dict(classifier)
             if data_preprocessor is not None:

@@ -7,18 +7,16 @@ and the author's published options; the exact restore, a stream of noise per ran
 the mixture with clean gradients and the renewed batch-norm statistics are ours.
 """
 
-from .hook import SmoothOutHook
-from .keskar_net import KeskarC1
-from .perturbation import select_parameters
-from .recalibration import recalibrate_bn
-from .sam_hook import SAMHook
-from .sharpness_hook import SharpnessHook
+from mmext.lazy import exports
 
-__all__ = [
-    'KeskarC1',
-    'SAMHook',
-    'SharpnessHook',
-    'SmoothOutHook',
-    'recalibrate_bn',
-    'select_parameters',
-]
+__getattr__, __all__ = exports(
+    __name__,
+    {
+        'KeskarC1': 'keskar_net',
+        'SAMHook': 'sam_hook',
+        'SharpnessHook': 'sharpness_hook',
+        'SmoothOutHook': 'hook',
+        'recalibrate_bn': 'recalibration',
+        'select_parameters': 'perturbation',
+    },
+)

@@ -16,6 +16,12 @@ _BLOCK = 1 << 16
 _ODD = 0x0001_0001_0001_0001
 
 
+def check_strength(strength: float) -> None:
+    """Raise ValueError unless ``strength`` is finite and not negative."""
+    if not 0 <= strength < float('inf'):
+        raise ValueError(f'strength={strength} must be a finite number >= 0')
+
+
 def noise_like(
     param: Tensor,
     strength: float,

@@ -10,7 +10,14 @@ from torch import Tensor
 from mmext.engine import phases, rng, shards
 from mmext.registry import HOOKS
 
-from .functional import ADAPTS, DISTRIBUTIONS, SCHEDULES, fill_noise_, schedule
+from .functional import (
+    ADAPTS,
+    DISTRIBUTIONS,
+    SCHEDULES,
+    check_strength,
+    fill_noise_,
+    schedule,
+)
 from .perturbation import Perturbation, select_parameters
 from .recalibration import recalibrate_bn
 
@@ -80,8 +87,7 @@ class SmoothOutHook(Hook):
         seed: int | None = None,
         recalibrate_bn: int = 0,
     ) -> None:
-        if not 0 <= strength < float('inf'):
-            raise ValueError(f'strength={strength} must be a finite number >= 0')
+        check_strength(strength)
         for name, value, allowed in (
             ('adapt', adapt, ADAPTS),
             ('distribution', distribution, DISTRIBUTIONS),

@@ -4,11 +4,11 @@ import re
 from collections.abc import Callable, Iterable, Sequence
 
 import torch
-from mmengine.model import is_model_wrapper
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 
 from mmext.engine.shards import shard_of
+from mmext.engine.unwrap import unwrapped
 
 _NORMS = (_NormBase, nn.GroupNorm, nn.LayerNorm, nn.RMSNorm)
 
@@ -22,7 +22,7 @@ def select_parameters(
     """Return the parameters of a model that may get noise, tied ones once.
 
     Args:
-        model (nn.Module): The model, maybe in a model wrapper.
+        model (nn.Module): The model, maybe in DistributedDataParallel.
         exclude_norm (bool): Leave out scale and shift of batch, instance, group, layer and RMS
             norm (the author's code leaves out those of batch norm).
         exclude (sequence of str): Regular expressions; a parameter is left out if one is found in
@@ -33,8 +33,7 @@ def select_parameters(
         ValueError: An expression is invalid or matches no name, or nothing is left.
         TypeError: A parameter is complex.
     """
-    if is_model_wrapper(model):
-        model = model.module
+    model = unwrapped(model)
     names: dict[int, list[str]] = {}
     found: dict[int, nn.Parameter] = {}
     for name, param in model.named_parameters(remove_duplicate=False):

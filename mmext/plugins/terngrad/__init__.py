@@ -6,6 +6,12 @@ paper's. The wire format, the transports between ranks, the kernels and the stat
 numbers are ours.
 """
 
-from .optim_wrapper import TernGradAmpOptimWrapper, TernGradOptimWrapper
+from mmext.lazy import exports
 
-__all__ = ['TernGradAmpOptimWrapper', 'TernGradOptimWrapper']
+__getattr__, __all__ = exports(
+    __name__,
+    {
+        'TernGradAmpOptimWrapper': 'optim_wrapper',
+        'TernGradOptimWrapper': 'optim_wrapper',
+    },
+)

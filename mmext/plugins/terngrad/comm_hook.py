@@ -54,6 +54,38 @@ class HookState:
         return future
 
 
+class CountingState(HookState):
+    """State of the hook in a loop without our optim wrapper, where each backward is an update.
+
+    Args:
+        ddp: Module that the hook is registered on.
+        exchange: Knows the layers of ``ddp``.
+        seed: Of the draws.
+
+    Attributes:
+        update: Number of the next exchange, which its draws depend on. Keep it in the checkpoint
+            and set it after a resume.
+    """
+
+    def __init__(self, ddp: DistributedDataParallel, exchange: Exchange, seed: int) -> None:
+        super().__init__(ddp, exchange)
+        self.seed = seed
+        self.update = 0
+
+    @property
+    def sent(self) -> float:
+        """Bytes that this rank has sent for the last update."""
+        return self.exchange.sent
+
+    def run(self, bucket: dist.GradBucket) -> torch.futures.Future[Tensor]:
+        """Start the exchange of one bucket."""
+        # DDP reduces its buckets in the order of their numbers.
+        if bucket.index() == 0:
+            self.exchange.begin(self.seed, self.update, repeat=0, ternary=True, measure=False)
+            self.update += 1
+        return super().run(bucket)
+
+
 def _finish(future: torch.futures.Future, work: Callable[[], Tensor]) -> None:
     try:
         future.set_result(work())
@@ -73,18 +105,26 @@ def connect(ddp: DistributedDataParallel, exchange: Exchange) -> None:
     Every rank must call it. Costs one more gloo group on a CPU.
 
     Raises:
-        RuntimeError: ``ddp`` has another communication hook.
+        RuntimeError: See :func:`register_hook`.
     """
     state = getattr(ddp, '_mmext_terngrad', None)
     if state is not None:
         state.exchange = exchange
         return
-    state = HookState(ddp, exchange)
+    register_hook(ddp, HookState(ddp, exchange))
+
+
+def register_hook(ddp: DistributedDataParallel, state: HookState) -> None:
+    """Register the hook on ``ddp``.
+
+    Raises:
+        RuntimeError: ``ddp`` has a communication hook.
+    """
     try:
         ddp.register_comm_hook(state, terngrad_hook)
     except RuntimeError as error:
         raise RuntimeError(
             'the model has a communication hook already, and DDP takes only one; remove it '
-            '(PowerSGD, fp16 compression ...) or use mmengine.OptimWrapper'
+            '(PowerSGD, fp16 compression ...) or train without TernGrad'
         ) from error
     ddp._mmext_terngrad = state
