@@ -32,6 +32,9 @@ def __getattr__(name: str):
     except ModuleNotFoundError as error:
         if error.name != 'mmengine':
             raise
+        # Classes are told apart by their capitals: hasattr() must work for anything else.
+        if name.islower():
+            raise AttributeError(f'module {__name__!r} has no attribute {name!r}') from error
         from .compat.environment import install_command
 
         raise ImportError(
