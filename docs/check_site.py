@@ -115,6 +115,8 @@ def main() -> None:
     names = args.pages or sorted(
         str(path.relative_to(SITE))
         for path in SITE.rglob('*.html')
+        # The page at the root only leads to the first one.
+        if path.parent != SITE or path.name != 'index.html'
         if not {'_downloads', '_static'} & set(path.relative_to(SITE).parts)
     )
     wrong: list[str] = []

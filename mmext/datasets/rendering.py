@@ -19,7 +19,7 @@ from PIL import Image, ImageDraw, ImageFont
 SPLITS = ('train', 'val', 'test')
 
 #: Files under ``matplotlib/mpl-data/fonts/ttf`` each split renders from. An explicit list, because
-#: the symbol fonts (STIXSiz*, cmex10, cmsy10, *Display) have other signs at the codes of digits.
+#: the symbol fonts (STIXSiz, cmex10, cmsy10, Display) have other signs at the codes of digits.
 FONTS: dict[str, tuple[str, ...]] = {
     'train': (
         'DejaVuSans.ttf',
