@@ -8,6 +8,9 @@ import shutil
 import sys
 from pathlib import Path
 
+from docutils import nodes
+from latex2mathml.converter import convert
+
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
@@ -27,7 +30,7 @@ include_patterns = [
 exclude_patterns = ['work_dirs', 'data', 'build', 'zoo', 'tests', '.*', '**/results']
 extensions = [
     'myst_nb', 'sphinx.ext.autodoc', 'sphinx.ext.autosummary', 'sphinx.ext.napoleon',
-    'sphinx.ext.mathjax', 'sphinx_copybutton', 'sphinx_design',
+    'sphinx_copybutton', 'sphinx_design',
 ]  # fmt: skip
 nitpicky = False
 
@@ -52,7 +55,9 @@ napoleon_google_docstring = True
 napoleon_numpy_docstring = False
 napoleon_use_ivar = True
 
+html_math_renderer = 'mathml'
 html_theme = 'furo'
+html_favicon = '_static/mmext.svg'
 html_title = f'mmext {release}'
 html_static_path = ['_static']
 html_css_files = ['site.css']
@@ -69,6 +74,22 @@ def copy_figures(app, error) -> None:
         shutil.copytree(ROOT / 'docs/figures', target, dirs_exist_ok=True)
 
 
+def visit_math(self, node) -> None:
+    """Write a formula as MathML, which browsers show without a script from elsewhere."""
+    self.body.append(convert(node.astext()))
+    raise nodes.SkipNode
+
+
+def visit_math_block(self, node) -> None:
+    """Write a formula on a line of its own."""
+    latex = node.astext()
+    if '\\\\' in latex and '\\begin' not in latex:
+        latex = f'\\begin{{aligned}}{latex}\\end{{aligned}}'
+    self.body.append(f'<div class="math">{convert(latex, display="block")}</div>')
+    raise nodes.SkipNode
+
+
 def setup(app) -> None:
     """Called by Sphinx."""
+    app.add_html_math_renderer('mathml', (visit_math, None), (visit_math_block, None))
     app.connect('build-finished', copy_figures)
