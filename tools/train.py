@@ -18,6 +18,7 @@ if find_spec('mmext') is None:
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from mmext import launch
+from mmext.commands.own_data import add_own_data_arguments, own_data_options
 from mmext.launch import overlay
 
 
@@ -59,6 +60,7 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument(
         '--print', action='store_true', help='show what the options change in the config, and stop'
     )
+    add_own_data_arguments(parser)
     launch.add_common_arguments(parser)
     return parser.parse_args(argv)
 
@@ -70,7 +72,7 @@ def main(argv: list[str] | None = None) -> None:
     with launch.user_errors('train.py'):
         cfg = launch.load_config(
             args.config,
-            args.cfg_options,
+            {**(args.cfg_options or {}), **own_data_options(args)},
             args.overlays,
             resume=args.resume,
             work_dir=args.work_dir,
