@@ -41,6 +41,7 @@ OWNERS: dict[str, tuple[str, ...]] = {
     'mmext.datasets.photos': ('PhotoCrops',),
     'mmext.datasets.streams': ('MultiSourceSampler', 'SeededConcatDataset'),
     'mmext.datasets.svhn': ('SVHNDataset',),
+    'mmext.datasets.unlabelled_images': ('UnlabelledImages',),
     'mmext.evaluation.generative_metrics': ('GenerativeMetrics',),
     'mmext.models.cifar_resnet': ('CifarResNet',),
     'mmext.models.efficientnet_lite': ('EfficientNetLite',),
@@ -168,6 +169,11 @@ class LazyRegistry(Registry):
                     level=30,
                 )
         return found
+
+
+def short_name(kind: str | type) -> str:
+    """Name of a type in a config without its scope."""
+    return (kind if isinstance(kind, str) else kind.__name__).rpartition('.')[2]
 
 
 def import_owner(name: str) -> None:

@@ -1,12 +1,18 @@
-# Cycle self-training in the place of the teacher and student of any of MMDetection's
-# semi-supervised configs, or around a plain detector whose training data have the branches.
+# Cycle self-training of a plain detector on one's own images, in the place of the teacher and
+# student of any of MMDetection's semi-supervised configs, or around a detector whose training data
+# have the branches.
+_completes_ = 'mmext.plugins.cst.own_data.from_config'
 _needs_ = dict(
     transform='MultiBranch',
-    mend='take a config with labelled and unlabelled images in branches, such as '
+    mend='name your images by --labelled FILE.json --unlabelled FOLDER (semi.labelled and '
+    'semi.unlabelled in the config or --cfg-options), take a config with labelled and unlabelled '
+    'images in branches, such as '
     'mmdet::soft_teacher/soft-teacher_faster-rcnn_r50-caffe_fpn_180k_semi-0.1-coco.py, or '
     'leave cst out',
 )
 _replaces_ = ['MeanTeacherHook']
+# One's own images: the arguments of mmext.plugins.cst.own_data.add_own_data.
+semi = dict()
 model = dict(
     type='mmext.CycleSelfTraining',
     detector=dict(_host_='detector'),
@@ -17,7 +23,14 @@ model = dict(
     ),
 )
 custom_hooks = [
-    dict(type='mmext.CycleTeacherHook', momentum=0.0004, burn_in=2000),
+    # What is 'auto' follows from the length of the training.
+    dict(
+        type='mmext.CycleTeacherHook',
+        momentum='auto',
+        burn_in='auto',
+        ramp_up='auto',
+        clip_grad=dict(max_norm=35),
+    ),
     dict(type='mmext.DistributionConsistencyHook'),
 ]
 # In the place of the loop that looks for one teacher and one student.

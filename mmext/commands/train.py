@@ -5,6 +5,7 @@ Examples:
   mmext train path/to/config.py --resume --cfg-options train_cfg.max_epochs=3
   mmext train mmpretrain::lenet/lenet5_mnist.py --with terngrad smoothout --print
   mmext train path/to/config.py --with terngrad --ranks 2
+  mmext train detector.py --with cst --labelled mine.json --unlabelled photos/
   mmext train --list mmpretrain::resnet
 """
 
@@ -15,6 +16,7 @@ import sys
 
 from mmext import shipped
 from mmext.commands import options, ranks
+from mmext.commands.own_data import add_own_data_arguments, own_data_options
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -61,6 +63,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         '--print', action='store_true', help='show what the options change in the config, and stop'
     )
     options.add_run(parser)
+    add_own_data_arguments(parser)
 
 
 def run(args: argparse.Namespace) -> None:
@@ -82,7 +85,7 @@ def run(args: argparse.Namespace) -> None:
     with options.user_errors('mmext train'):
         cfg = launch.load_config(
             args.config,
-            args.cfg_options,
+            {**(args.cfg_options or {}), **own_data_options(args)},
             args.overlays,
             resume=args.resume,
             work_dir=args.work_dir,

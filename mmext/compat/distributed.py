@@ -76,6 +76,13 @@ def setup(cfg: Config, launcher: str, *, training: bool = True) -> None:
     atexit.register(cleanup)
 
 
+def ranks_started(environ: Mapping[str, str] = os.environ) -> int:
+    """How many ranks this run has, before :func:`setup`: what its launcher has noted, else 1."""
+    # SLURM_NTASKS is also there in a shell that only has an allocation.
+    names = ('WORLD_SIZE', 'SLURM_STEP_NUM_TASKS', 'OMPI_COMM_WORLD_SIZE')
+    return next((int(environ[name]) for name in names if name in environ), 1)
+
+
 def cleanup() -> None:
     """Destroy the process group if there is one; never waits for other ranks that failed."""
     if not (dist.is_available() and dist.is_initialized()):

@@ -7,8 +7,8 @@ from typing import Any
 
 from mmengine.registry import HOOKS, OPTIM_WRAPPERS, Registry
 
-# What MMEngine takes out before it builds the wrapper.
-_OF_BUILDER = {'type', '_scope_', 'constructor', 'paramwise_cfg', 'optimizer'}
+# What MMEngine takes out before it builds the wrapper or the hook.
+_OF_BUILDER = {'type', '_scope_', 'constructor', 'paramwise_cfg', 'optimizer', 'priority'}
 
 
 def check_arguments(cfg: Mapping[str, Any]) -> None:

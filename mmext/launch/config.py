@@ -71,13 +71,14 @@ def load_config(
     if checkpoint is not None:
         found = identity.resolve(cfg, overlays, checkpoint, resume is not None)
         overlays, options = found.names, {**found.options, **options}
+    overlay.check_keys(cfg, options, overlays)
     if overlays:
-        cfg = overlay.apply(cfg, overlays)
+        cfg = overlay.merge(cfg, overlays)
     kept = overlay.types_of(cfg, overlays)
     merge_options(cfg, options)
     overlay.refuse_replaced(kept, cfg)
     if overlays:
-        identity.note(cfg, overlays, options)
+        identity.note(cfg, overlays, options, *overlay.complete(cfg, overlays, options))
     return cfg
 
 

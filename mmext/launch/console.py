@@ -1,6 +1,8 @@
 """What a run says on the terminal before it trains; its log file has everything."""
 
 import logging
+import os
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -11,6 +13,18 @@ from mmengine.runner import Runner
 
 #: Records with more lines than this are for the file.
 MOST_LINES = 5
+# Parts of lines of MMEngine on its own code, twice in every run, and on each parameter.
+_ASIDES = (
+    'will be deprecated in future',
+    'is skipped since its requires_grad',
+    'paramwise_options -- ',
+)
+
+
+def say(text: str) -> None:
+    """Write a line to stderr, on rank 0: before the Runner no logger has the level of the run."""
+    if os.environ.get('RANK', '0') == '0':
+        sys.stderr.write(f'{text}\n')
 
 
 class ShortStartHook(Hook):
@@ -26,9 +40,7 @@ class ShortStartHook(Hook):
         if self._started:
             return True
         text = record.getMessage()
-        # Said by MMEngine of its own code, twice in every run.
-        deprecated = 'will be deprecated in future' in text
-        return text.count('\n') < MOST_LINES and not deprecated
+        return text.count('\n') < MOST_LINES and not any(part in text for part in _ASIDES)
 
     def before_train(self, runner: Runner) -> None:
         """Data, optimizer and evaluators are there."""

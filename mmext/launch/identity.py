@@ -10,7 +10,6 @@ builds the network it belongs to.
 import ast
 import hashlib
 import os
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -22,6 +21,7 @@ from mmengine.runner import Runner
 
 from mmext.launch import overlay
 from mmext.launch.checkpoint import read_checkpoint
+from mmext.launch.console import say
 
 #: Key of a config.
 KEY = 'mmext_plugins'
@@ -35,12 +35,15 @@ class Identity:
         names: Overlays in the order in which they were given; a fragment of one's own by its
             absolute path.
         fragments: Name -> SHA-256 of the fragment, as merged.
-        options: Those of ``--cfg-options`` that change what the overlays have set.
+        options: Those of ``--cfg-options`` that change what the overlays have set, or have gone
+            into it.
+        chosen: What the overlays chose for the config, in lines for people.
     """
 
     names: list[str] = field(default_factory=list)
     fragments: dict[str, str] = field(default_factory=dict)
     options: dict[str, Any] = field(default_factory=dict)
+    chosen: list[str] = field(default_factory=list)
 
     def __str__(self) -> str:
         return ' '.join(self.names) or 'no plugins'
@@ -51,15 +54,35 @@ class Identity:
         return f'--with {" ".join(self.names)}' + (f' --cfg-options {options}' if options else '')
 
 
-def note(cfg: Config, overlays: Sequence[str], options: Mapping[str, Any]) -> None:
-    """Write into ``cfg`` what was merged into it, after what it has been noted to have."""
+def note(
+    cfg: Config,
+    overlays: Sequence[str],
+    options: Mapping[str, Any],
+    chosen: Sequence[str] = (),
+    completed: Sequence[str] = (),
+) -> None:
+    """Write into ``cfg`` what was merged into it, after what it has been noted to have.
+
+    Args:
+        cfg: Changed in place.
+        overlays: Names of ``--with``.
+        options: All of ``--cfg-options``.
+        chosen, completed: As :func:`overlay.complete` returned them.
+    """
     had = of_config(cfg) or Identity()
     fragments = {_lasting(name): overlay.load(name) for name in overlays}
-    touching = {key: value for key, value in options.items() if _touches(key, fragments)}
+    touching = {
+        key: value
+        for key, value in options.items()
+        if _touches(key, fragments) or key.partition('.')[0] in completed
+    }
     digests = {name: _digest(fragment) for name, fragment in fragments.items()}
     cfg[KEY] = asdict(
         Identity(
-            [*had.names, *fragments], {**had.fragments, **digests}, {**had.options, **touching}
+            [*had.names, *fragments],
+            {**had.fragments, **digests},
+            {**had.options, **touching},
+            [*had.chosen, *chosen],
         )
     )
 
@@ -108,7 +131,7 @@ def resolve(cfg: Config, overlays: Sequence[str], checkpoint: str, resume: bool)
     own = [*had, *map(_lasting, overlays)]
     if found is None:
         if resume and own:
-            _say(
+            say(
                 f'{checkpoint} does not tell which plugins it was trained with: it goes on with '
                 f'{" ".join(own)}'
             )
@@ -124,13 +147,13 @@ def resolve(cfg: Config, overlays: Sequence[str], checkpoint: str, resume: bool)
                 f'another --work-dir, with --cfg-options load_from={checkpoint}'
             )
         if found.names:
-            _say(f'{checkpoint} was trained with {found}, and is used with {Identity(own)}')
+            say(f'{checkpoint} was trained with {found}, and is used with {Identity(own)}')
         return asked
     if not found.names or had:
         return asked
     _check_fragments(found, checkpoint)
     if found.options or not own:
-        _say(f'{found.command()}: taken from {checkpoint}')
+        say(f'{found.command()}: taken from {checkpoint}')
     return found
 
 
@@ -212,9 +235,3 @@ def _value(node: ast.expr) -> Any:
     if isinstance(node, ast.List):
         return [_value(item) for item in node.elts]
     return ast.literal_eval(node)
-
-
-def _say(text: str) -> None:
-    # Before the Runner there is no logger with the level of this run.
-    if os.environ.get('RANK', '0') == '0':
-        sys.stderr.write(f'{text}\n')

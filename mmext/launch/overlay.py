@@ -18,31 +18,38 @@ by these rules:
   above, it must not be a model that a plugin has made.
 - ``data_preprocessor`` merges into the host's, wherever the host keeps it.
 - ``val_cfg`` and ``test_cfg`` merge where the host has them.
-- ``_needs_ = dict(transform=..., mend=...)``: the host's training data must have this transform.
+- ``_completes_ = 'package.module.function'``: called with the config and the options of the command
+  line, which are merged by then; it changes the config and returns lines to say.
+- ``_needs_ = dict(transform=..., mend=...)``: then the training data must have this transform.
 - ``_keeps_ = [...]``: keys that neither another overlay nor the host may set.
 """
 
 import copy
 import difflib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from mmengine.config import Config
 from mmengine.logging import print_log
 from mmengine.registry import MODELS
+from mmengine.utils import get_object_from_string
 
 from mmext import shipped
+from mmext.launch.console import say
+from mmext.registry import short_name
 
 HOST = '_host_'
 # Keys at the top of a fragment that are rules and no config.
-_RULES = (HOST, '_keeps_', '_needs_', '_replaces_')
+_RULES = (HOST, '_completes_', '_keeps_', '_needs_', '_replaces_')
 # kind -> (package, module, class) of the host's models
 _KINDS = {
     'classifier': ('mmpretrain', 'mmpretrain.models.classifiers', 'BaseClassifier'),
     'detector': ('mmdet', 'mmdet.models.detectors', 'BaseDetector'),
 }
 _PLAIN = {'OptimWrapper': '', 'AmpOptimWrapper': 'Amp'}
+#: Key of a config that nothing but an overlay reads -> the overlay.
+READ_BY = {'semi': 'cst'}
 
 
 def load(name: str) -> dict[str, Any]:
@@ -98,6 +105,13 @@ def apply(cfg: Config, names: Sequence[str]) -> Config:
     Example:
         >>> cfg = apply(Config.fromfile('lenet.py'), ['terngrad', 'smoothout'])
     """
+    result = merge(cfg, names)
+    complete(result, names, {})
+    return result
+
+
+def merge(cfg: Config, names: Sequence[str]) -> Config:
+    """The first half of :func:`apply`, after which options may change what is merged."""
     if isinstance(names, str):
         raise ValueError(f'names={names!r} must be a list of overlays: [{names!r}]')
     repeated = sorted({name for name in names if list(names).count(name) > 1})
@@ -110,6 +124,61 @@ def apply(cfg: Config, names: Sequence[str]) -> Config:
     for name in sorted(names, key=lambda name: bool(_slots(fragments[name].get('model')))):
         _merge(result, name, fragments[name])
     return result
+
+
+def complete(
+    cfg: Config, names: Sequence[str], options: Mapping[str, Any]
+) -> tuple[list[str], list[str]]:
+    """The second half of :func:`apply`: what depends on the options.
+
+    Args:
+        cfg: Of :func:`merge`, with the options; changed in place.
+        names: Its overlays.
+        options: Dotted key -> value, as they were merged.
+
+    Returns:
+        What was chosen, one line each, which is said as well; and the keys of ``cfg`` that have
+        changed.
+
+    Raises:
+        ValueError: The config lacks what an overlay needs; the message names the mend.
+    """
+    lines: list[str] = []
+    before = cfg.to_dict()
+    for name in names:
+        fragment = load(name)
+        if '_completes_' in fragment:
+            chosen = get_object_from_string(fragment['_completes_'])(cfg, options)
+            lines += [f'--with {name}: {line}' for line in chosen]
+        if '_needs_' in fragment:
+            _check_data(cfg, name, **fragment['_needs_'])
+    for line in lines:
+        say(line)
+    after = cfg.to_dict()
+    return lines, [key for key in after if after[key] != before.get(key)]
+
+
+def check_keys(cfg: Config, options: Mapping[str, Any], names: Sequence[str]) -> None:
+    """Refuse options that only an overlay reads, where it is left out; say so of a config's key.
+
+    Args:
+        cfg: Of the host.
+        options: Of the command line, dotted key -> value.
+        names: Its overlays.
+
+    Raises:
+        ValueError: Names the option and the mend.
+    """
+    for key, name in READ_BY.items():
+        given = [option for option in options if option.partition('.')[0] == key]
+        if not (given or key in cfg) or any(key in load(other) for other in names):
+            continue
+        if given:
+            raise ValueError(
+                f'{given[0]} (or the option that is short for it) is read by --with {name} only: '
+                f'add --with {name}'
+            )
+        say(f'{key} of the config is read by --with {name} only')
 
 
 def types_of(cfg: Config, names: Sequence[str]) -> dict[str, tuple[str, Any]]:
@@ -142,7 +211,7 @@ def refuse_replaced(kept: dict[str, tuple[str, Any]], cfg: Config) -> None:
     for key, (name, kind) in kept.items():
         section = key.partition('.')[0]
         found = _types(cfg, section).get(key)
-        if found is not None and _stem(_short(found)) == _stem(_short(kind)):
+        if found is not None and _stem(short_name(found)) == _stem(short_name(kind)):
             continue
         mend = 'leave out one of them'
         if section == 'optim_wrapper':
@@ -190,7 +259,7 @@ def _claims(value: dict[str, Any], prefix: str = '') -> Iterator[str]:
         if not prefix and key in (*_RULES, 'custom_imports'):
             continue
         if not prefix and key == 'custom_hooks':
-            yield from (f'custom_hooks[{_short(hook["type"])}]' for hook in item)
+            yield from (f'custom_hooks[{short_name(hook["type"])}]' for hook in item)
         elif isinstance(item, dict) and item and HOST not in item:
             yield from _claims(item, f'{prefix}{key}.')
         else:
@@ -256,8 +325,6 @@ def _merge(cfg: Config, name: str, fragment: dict[str, Any]) -> None:
     if model and slots:
         del fragment['model']
         _wrap_model(cfg, name, model, slots, bases)
-    if rules['_needs_'] is not None:
-        _check_data(cfg, name, **rules['_needs_'])
     _change_hooks(cfg, name, fragment.pop('custom_hooks', []), rules['_replaces_'] or ())
     _merge_imports(cfg, fragment.pop('custom_imports', None))
     if 'type' in (fragment.get('optim_wrapper') or {}):
@@ -293,11 +360,11 @@ def _change_hooks(
     present = [
         hook
         for hook in cfg.get('custom_hooks') or []
-        if not isinstance(hook, dict) or _short(hook['type']) not in replaces
+        if not isinstance(hook, dict) or short_name(hook['type']) not in replaces
     ]
-    types = {_short(hook['type']) for hook in present if isinstance(hook, dict)}
+    types = {short_name(hook['type']) for hook in present if isinstance(hook, dict)}
     for hook in hooks:
-        if _short(hook['type']) in types:
+        if short_name(hook['type']) in types:
             print_log(
                 f'--with {name}: the config has a {hook["type"]} already, which stays as it is',
                 logger='current',
@@ -335,7 +402,7 @@ def _wrappers(host: dict[str, Any]) -> dict[str, dict[str, Any]]:
 
 
 def _wrapper_type(name: str, kind: str, host: dict[str, Any]) -> str:
-    short = _short(host.get('type', 'OptimWrapper'))
+    short = short_name(host.get('type', 'OptimWrapper'))
     if short not in _PLAIN:
         raise ValueError(
             f'--with {name} replaces OptimWrapper or AmpOptimWrapper, but the config has '
@@ -349,11 +416,6 @@ def _wrapper_type(name: str, kind: str, host: dict[str, Any]) -> str:
 def _stem(kind: str) -> str:
     """What an optimizer wrapper and its counterpart for mixed precision have in common."""
     return kind.removesuffix('OptimWrapper').removesuffix('Amp')
-
-
-def _short(kind: Any) -> str:
-    """Name of a type without its scope."""
-    return (kind if isinstance(kind, str) else kind.__name__).rpartition('.')[2]
 
 
 def _slots(model: Any, path: tuple[str, ...] = ()) -> dict[str, tuple[str, ...]]:
@@ -436,7 +498,7 @@ def _check_data(cfg: Config, name: str, transform: str, mend: str) -> None:
 def _has_type(node: Any, kind: str) -> bool:
     if isinstance(node, dict):
         found = node.get('type')
-        if found is not None and _short(found) == kind:
+        if found is not None and short_name(found) == kind:
             return True
         return any(_has_type(value, kind) for value in node.values())
     return isinstance(node, list | tuple) and any(_has_type(value, kind) for value in node)

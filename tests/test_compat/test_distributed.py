@@ -243,3 +243,11 @@ def test_after_an_error_nccl_is_left_to_the_end_of_the_process(one_rank, monkeyp
         patch.setattr(dist, 'get_backend', lambda: 'gloo')
         distributed.cleanup()
         assert destroyed == [1]
+
+
+def test_the_ranks_that_a_launcher_notes():
+    assert distributed.ranks_started({}) == 1
+    # An allocation alone starts nothing.
+    assert distributed.ranks_started({'SLURM_NTASKS': '8'}) == 1
+    assert distributed.ranks_started({'SLURM_NTASKS': '8', 'SLURM_STEP_NUM_TASKS': '8'}) == 8
+    assert distributed.ranks_started({'WORLD_SIZE': '2', 'OMPI_COMM_WORLD_SIZE': '4'}) == 2

@@ -73,7 +73,7 @@ def test_what_is_right_or_unknown_passes():
                 type='AmpOptimWrapper', optimizer={}, loss_scale='dynamic', dtype='bfloat16',
                 clip_grad={}, constructor='X', paramwise_cfg={},
             ),
-            default_hooks=dict(logger=None, timer=dict(type='IterTimerHook')),
+            default_hooks=dict(logger=None, timer=dict(type='IterTimerHook', priority=48)),
             # EMAHook hands its arguments on to a model that is not its parent.
             custom_hooks=[Hook(), dict(type='EMAHook', anything=1), dict(type='Unheard', x=1)],
         )

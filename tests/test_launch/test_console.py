@@ -46,5 +46,8 @@ def test_tables_of_an_evaluation_are_shown(tmp_path):
     table = 'a\n' * 20
     assert passes('one line') and passes('a\nb') and not passes(table)
     assert not passes('"FileClient" will be deprecated in future.')
+    # Of the networks that do not train, hundreds of lines.
+    assert not passes('teacher1.neck.weight is skipped since its requires_grad=False')
+    assert not passes('paramwise_options -- student1.neck.bias:weight_decay=0.0')
     hook.before_test(None)
     assert passes(table)

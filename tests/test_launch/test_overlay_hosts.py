@@ -99,6 +99,67 @@ def test_training_data_without_the_transform_are_refused(detectors):
         overlay.apply(cfg, ['pair'])
 
 
+@pytest.fixture
+def completed(fragments, tmp_path, monkeypatch):
+    """An overlay with a key of its own, which a function turns into data."""
+    (tmp_path / 'finish.py').write_text("""
+def finish(cfg, options):
+    own = cfg.pop('own')
+    if not own:
+        return []
+    branch = {'type': 'MultiBranch', 'sup': [own['file']]}
+    cfg.train_dataloader = {'dataset': {'pipeline': [branch]}}
+    return [f'from {own["file"]} with {len(options)} options']
+""")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    fragments(
+        'own',
+        """
+_completes_ = 'finish.finish'
+_needs_ = dict(transform='MultiBranch', mend='name a file')
+own = dict()
+optim_wrapper = dict(clip_grad=dict(max_norm=1))
+""",
+    )
+    monkeypatch.setattr(overlay, 'READ_BY', {'own': 'own'})
+    path = tmp_path / 'host.py'
+    text = "default_scope = 'mmdet'\ntrain_dataloader = dict(dataset=dict(type='D'))\n"
+    path.write_text(text + "optim_wrapper = dict(optimizer=dict(type='SGD', lr=1))\n")
+    return str(path)
+
+
+def test_a_function_completes_a_config_with_its_options_before_needs_are_checked(completed, capsys):
+    options = {'own.file': 'x.json', 'optim_wrapper.optimizer.lr': 2, 'train_dataloader.a': 1}
+    cfg = launch.load_config(completed, options, ['own'])
+    assert 'own' not in cfg and cfg.train_dataloader.dataset.pipeline[0].sup == ['x.json']
+    assert capsys.readouterr().err == '--with own: from x.json with 3 options\n'
+    noted = launch.identity.of_config(cfg)
+    assert noted.chosen == ['--with own: from x.json with 3 options']
+    # What went into the data comes back with a resume, other options do not.
+    assert noted.options == {'own.file': 'x.json', 'train_dataloader.a': 1}
+    with pytest.raises(ValueError, match='own needs MultiBranch .*: name a file'):
+        launch.load_config(completed, overlays=['own'])
+
+
+def test_options_that_only_an_overlay_reads(completed, tmp_path, capsys):
+    for names in ([], ['noise']):
+        with pytest.raises(ValueError, match='own.file .* by --with own only: add --with own'):
+            launch.load_config(completed, {'own.file': 'x.json'}, names)
+    (tmp_path / 'key.py').write_text("_base_ = 'host.py'\nown = dict(file='x.json')\n")
+    launch.load_config(str(tmp_path / 'key.py'))
+    assert capsys.readouterr().err == 'own of the config is read by --with own only\n'
+
+
+def test_the_keys_that_the_shipped_overlays_read_are_known():
+    found = {
+        key: name
+        for name in overlay.available()
+        for key, value in overlay.load(name).items()
+        if value == {}
+    }
+    assert found == overlay.READ_BY
+
+
 @pytest.mark.parametrize('inside', [True, False])
 def test_the_preprocessor_is_changed_where_the_host_keeps_it(detectors, inside):
     cfg = host()
@@ -222,7 +283,11 @@ def test_the_shipped_overlay_of_cst_takes_a_mean_teacher_of_mmdet():
     'config, names, message',
     [
         ('mmpretrain::lenet/lenet5_mnist.py', ['cst'], 'cst needs a detector of mmdet.*Image'),
-        ('mmdet::fcos/fcos_r50-caffe_fpn_gn-head_1x_coco.py', ['cst'], 'needs MultiBranch'),
+        (
+            'mmdet::fcos/fcos_r50-caffe_fpn_gn-head_1x_coco.py',
+            ['cst'],
+            'needs MultiBranch.*--labelled FILE.json --unlabelled FOLDER',
+        ),
         ('mmdet::fcos/fcos_r50-caffe_fpn_gn-head_1x_coco.py', ['guided_cw'], 'needs a classifier'),
         (
             'mmpretrain::swin_transformer/swin-tiny_16xb64_in1k.py',

@@ -10,9 +10,9 @@ from mmext.engine.unwrap import unwrapped
 from .functional import distribution_consistency, ema_update
 
 
-def check_momentum(momentum: float, owner: str) -> None:
+def check_momentum(momentum: float | str, owner: str) -> None:
     """Raise ValueError unless ``momentum`` is the weight of a student."""
-    if not 0 < momentum < 0.5:
+    if isinstance(momentum, str) or not 0 < momentum < 0.5:
         raise ValueError(
             f'{owner} momentum={momentum} must be in (0, 0.5): it is the weight of the student, '
             '0.004 where papers write an EMA decay of 0.996'

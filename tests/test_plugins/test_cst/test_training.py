@@ -179,6 +179,54 @@ def test_students_are_clipped_each_for_itself(scenes, tmp_path):
         torch.testing.assert_close(norm, torch.tensor(0.01), rtol=1e-3, atol=0)
 
 
+AUTO = dict(burn_in='auto', ramp_up='auto', momentum='auto')
+
+
+def test_what_is_auto_is_logged_and_acts(scenes, tmp_path, monkeypatch):
+    cfg = config(scenes, tmp_path, max_iters=4)
+    hook(cfg, 'CycleTeacherHook').update(AUTO)
+    runner = Runner.from_cfg(cfg)
+    said, scales = [], []
+    monkeypatch.setattr(runner.logger, 'info', lambda text, *_: said.append(str(text)))
+    spy = Call('after_train_iter', lambda: scales.append(runner.model.unsup_scale))
+    runner.register_hook(spy, priority='LOWEST')
+    runner.train()
+    (line,) = (text for text in said if text.startswith('CST of '))
+    assert 'CST of 4 iterations: burn_in=2 ' in line and ' momentum=0.1 ' in line
+    assert 'of these burn_in, ramp_up, momentum auto' in line
+    assert scales == [0, 0, 1, 1]
+    averages = [state_of(tmp_path / f'iter_{i}.pth')['state_dict'] for i in (3, 4)]
+    key = 'bbox_head.conv_cls.weight'
+    expected = 0.9 * averages[0][f'teacher2.{key}'] + 0.1 * averages[1][f'student2.{key}']
+    torch.testing.assert_close(averages[1][f'teacher2.{key}'], expected, rtol=1e-5, atol=1e-6)
+
+
+def test_a_resumed_run_that_is_longer_keeps_its_burn_in(scenes, tmp_path):
+    cfg = config(scenes, tmp_path / 'short', max_iters=4)
+    hook(cfg, 'CycleTeacherHook').update(AUTO)
+    train(cfg)
+    cfg = config(scenes, tmp_path / 'long', max_iters=6)
+    # What is given now is taken.
+    hook(cfg, 'CycleTeacherHook').update({**AUTO, 'momentum': 0.25})
+    cfg.load_from, cfg.resume = str(tmp_path / 'short/iter_4.pth'), True
+    runner = train(cfg)
+    (teachers,) = (h for h in runner.hooks if type(h).__name__ == 'CycleTeacherHook')
+    assert (teachers.used.burn_in, teachers.used.momentum) == (2, 0.25)
+
+
+@pytest.mark.parametrize('burn_in, warns', [(1, False), (2, True), (2000, True)])
+def test_a_burn_in_as_long_as_the_run_is_said(scenes, tmp_path, monkeypatch, burn_in, warns):
+    cfg = config(scenes, tmp_path, max_iters=2)
+    hook(cfg, 'CycleTeacherHook').burn_in = burn_in
+    runner = Runner.from_cfg(cfg)
+    said = []
+    monkeypatch.setattr(runner.logger, 'warning', lambda text, *_: said.append(text))
+    runner.train()
+    lines = [text for text in said if 'never uses the unlabelled images' in text]
+    assert len(lines) == warns
+    assert all(f'burn_in={burn_in} is not below the 2 iterations' in text for text in lines)
+
+
 def test_nothing_stays_attached_after_the_run(finished):
     assert type(finished.optim_wrapper).__name__ == 'OptimWrapper'
     assert not finished.optim_wrapper.optimizer._optimizer_step_post_hooks
@@ -213,6 +261,9 @@ def test_schedule_of_the_reweighting(scenes, tmp_path):
     [
         (dict(momentum=0.996), 'momentum=0.996.*weight of the student'),
         (dict(burn_in=-1), 'burn_in=-1'),
+        (dict(burn_in='half'), "burn_in='half' must be 'auto' or not negative"),
+        (dict(ramp_up=-2), 'ramp_up=-2'),
+        (dict(momentum='slow'), 'momentum=slow'),
         (dict(handover='ema'), "handover='ema'"),
     ],
 )
