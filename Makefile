@@ -3,32 +3,40 @@ PYTHON ?= $(shell for p in python3.11 python3.12 python3.10 python3 python; do \
 	$$p -c 'import sys; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 12))' 2>/dev/null \
 	&& echo $$p && break; done)
 STACK ?= upstream
-RUN = $(shell $(PYTHON) tools/env.py --stack $(STACK))
+# What is installed: demo, system (MVStylizer's processes, too) or all.
+FOR ?= all
+# cpu: PyTorch without CUDA, from TORCH_INDEX.
+TORCH ?= default
+TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
+ENV = tools/env.py --stack $(STACK) --for $(FOR) --torch $(TORCH) --torch-index $(TORCH_INDEX)
+RUN = $(shell $(PYTHON) $(ENV))
 # Each test process uses one thread: two of them fill two cores, and sums do not depend on the host.
 ONE_THREAD = OMP_NUM_THREADS=1 MKL_NUM_THREADS=1
 
 .PHONY: help setup python-path demo mvstylizer-system test test-slow lint format doctor reproduce clean
 
 help:
-	@echo 'make setup        create the environment (STACK=upstream|onedl)'
-	@echo 'make python-path  print its interpreter'
 	@echo 'make demo         CST beside its baseline on scenes of digits: a table, a picture, curves'
 	@echo 'make mvstylizer-system  cloud, two edges and a phone stylise a clip over TLS; a report'
+	@echo 'make setup        create the environment      make python-path  print its interpreter'
 	@echo 'make test         fast tests      make test-slow  the studies'
 	@echo 'make lint         ruff, mypy      make format     let ruff rewrite'
 	@echo 'make doctor       what is installed, what is wrong with it and the mend'
 	@echo 'make reproduce PLUGIN=<name>   run the claim experiments of a plugin'
+	@echo 'with any of them: STACK=upstream|onedl   TORCH=cpu   FOR=demo|system|all'
 
 setup:
 	@test -n "$(PYTHON)" || { echo 'no Python 3.10-3.12 found; set PYTHON=/path/to/python'; exit 1; }
-	@$(PYTHON) tools/env.py --stack $(STACK) > /dev/null
+	@$(PYTHON) $(ENV) > /dev/null
 
 python-path: setup
 	@echo $(RUN)
 
+demo doctor: FOR = demo
 demo: setup
 	@$(RUN) projects/cst/demo.py $(ARGS)
 
+mvstylizer-system: FOR = system
 mvstylizer-system: setup
 	@$(RUN) projects/mvstylizer/system_demo.py $(ARGS)
 

@@ -125,17 +125,18 @@ OWNERS: dict[str, tuple[str, ...]] = {
     ),
 }
 
-#: Module prefix -> (packages it needs, extra that installs them with the upstream stack; what to
-#: run with the installed one says :func:`mmext.compat.environment.install_command`).
-NEEDS: dict[str, tuple[tuple[str, ...], str]] = {
-    'mmext.datasets.office': (('mmpretrain',), 'pretrain'),
-    'mmext.models': (('mmpretrain',), 'pretrain'),
-    'mmext.plugins.conv_m': (('mmpretrain',), 'pretrain'),
-    'mmext.plugins.cst': (('mmdet',), 'det'),
-    'mmext.plugins.force_regularization.lenet': (('mmpretrain',), 'pretrain'),
-    'mmext.plugins.mat': (('mmpretrain',), 'pretrain'),
-    'mmext.plugins.mvstylizer': (('cv2',), 'video'),
-    'mmext.plugins.randomized_smoothing': (('mmpretrain', 'scipy'), 'pretrain'),
+#: Module prefix -> packages it needs that not everybody has, by their import names; how they are
+#: installed says :func:`mmext.compat.environment.install_command`.
+NEEDS: dict[str, tuple[str, ...]] = {
+    'mmext.datasets.office': ('mmpretrain',),
+    'mmext.models': ('mmpretrain',),
+    'mmext.models.small_googlenet': ('torchvision',),
+    'mmext.plugins.conv_m': ('mmpretrain',),
+    'mmext.plugins.cst': ('mmdet', 'torchvision'),
+    'mmext.plugins.force_regularization.lenet': ('mmpretrain',),
+    'mmext.plugins.mat': ('mmpretrain',),
+    'mmext.plugins.mvstylizer': ('cv2',),
+    'mmext.plugins.randomized_smoothing': ('mmpretrain', 'scipy'),
 }
 
 _OWNER_OF = {name: module for module, names in OWNERS.items() for name in names}
@@ -152,7 +153,7 @@ class LazyRegistry(Registry):
 
         Raises:
             ImportError: The owner of ``key`` needs a package that is not installed; the message
-                names the extra that installs it.
+                has the command that installs it.
         """
         scope, name = self.split_scope_key(key)
         if scope in (None, self.scope) and name in _OWNER_OF and name not in self._module_dict:
@@ -188,13 +189,13 @@ def import_owner(name: str) -> None:
         getattr(import_module(module), name, None)
     except ImportError as error:
         missing = (error.name or '').partition('.')[0]
-        for prefix, (packages, extra) in NEEDS.items():
+        for prefix, packages in NEEDS.items():
             if module.startswith(prefix) and missing in packages:
                 from .compat.environment import install_command
 
                 raise ImportError(
                     f"type='mmext.{name}' needs the package {missing}, which is not installed: "
-                    f'{install_command(extra)}',
+                    f'{install_command(missing)}',
                     name=error.name,
                 ) from error
         raise

@@ -86,19 +86,21 @@ def test_a_name_imports_its_owner_only():
     assert done.stdout.strip().splitlines()[-1] == '[]', done.stderr
 
 
-def test_a_missing_host_package_names_the_extra():
+def test_a_missing_host_package_names_the_command():
     code = (
         "import sys; sys.modules['mmdet'] = None\n"
         'import importlib.metadata as metadata; version = metadata.version\n'
         'import mmext.registry\n'
         'from mmengine.registry import MODELS\n'
-        "metadata.version = lambda name: '1' if name == '{}' else version('none')\n"
+        "metadata.version = lambda name: '1' if name in {} else version('none')\n"
         "MODELS.build(dict(type='mmext.CycleSelfTraining'))"
     )
-    upstream, onedl = (run(code.format(name)) for name in ('mmengine', 'onedl-mmengine'))
+    stacks = [(), ('mmengine', 'mmcv'), ('onedl-mmengine', 'onedl-mmcv')]
+    fresh, upstream, onedl = (run(code.format(stack)) for stack in stacks)
     assert 'needs the package mmdet' in upstream.stderr
-    assert ": pip install 'mmext[det]'" in upstream.stderr, upstream.stderr
-    assert "MMCV_WITH_OPS=0 pip install 'mmext[onedl]'" in onedl.stderr, onedl.stderr
+    assert ": pip install 'mmext[upstream]'" in fresh.stderr, fresh.stderr
+    assert ': pip install mmdet==3.3.0' in upstream.stderr, upstream.stderr
+    assert ': pip install onedl-mmdetection==3.5.1' in onedl.stderr, onedl.stderr
 
 
 def test_a_misspelt_name_is_corrected(caplog):

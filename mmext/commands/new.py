@@ -242,7 +242,7 @@ def insertions(name: str, kind: Kind) -> list[tuple[str, str, str]]:
         ('tests/plugin_settings.py', _end_of(r'PLUGINS = \[', ']'), settings),
     ]  # fmt: skip
     if kind.needs:
-        entry = f"    'mmext.plugins.{name}': (('{kind.needs}',), 'pretrain'),\n"
+        entry = f"    'mmext.plugins.{name}': ('{kind.needs}',),\n"
         found.append(('mmext/registry.py', _end_of(r'NEEDS: .*= \{', '}'), entry))
     return found
 

@@ -29,8 +29,24 @@ TESTED: dict[str, dict[str, str]] = {
     'mmpretrain': {'mmpretrain': '1.2.0', 'onedl-mmpretrain': '1.3.6'},
 }
 
-#: Extras that bring packages of the upstream stack.
-_HOST_EXTRAS = ('upstream', 'det', 'pretrain')
+#: What whole runs were tested with (``docs/install.md`` says which): import name -> version. Torch
+#: counts by its minor version.
+COMBINATIONS: tuple[dict[str, str], ...] = tuple(
+    dict(zip(('torch', 'mmengine', 'mmcv', 'mmdet', 'mmpretrain'), versions.split(), strict=True))
+    for versions in (
+        '2.14 0.11.0rc3 2.1.0 3.3.0 1.2.0',
+        '2.9 0.11.0rc3 2.1.0 3.3.0 1.2.0',
+        '2.4 0.10.7 2.1.0 3.3.0 1.2.0',
+        '2.1 0.10.4 2.1.0 3.3.0 1.2.0',
+        '2.14 0.10.12 2.3.6 3.5.1 1.3.6',
+    )
+)
+
+#: Environment variable; the value ``quiet`` keeps :func:`untested` from saying anything.
+UNTESTED = 'MMEXT_UNTESTED'
+
+#: Extras of mmext.
+EXTRAS = ('upstream', 'onedl', 'data', 'video', 'system', 'deploy', 'tests')
 
 _OPENCV = (
     'opencv-python',
@@ -92,21 +108,58 @@ def stack() -> str:
     return 'onedl' if forks and forks == found else 'upstream'
 
 
-def install_command(*extras: str) -> str:
-    """Command that installs extras of mmext into this environment.
+def install_command(*wanted: str) -> str:
+    """Command that adds to this environment what is missing, and replaces nothing there.
 
-    The extras of MMDetection and MMPretrain bring the upstream packages, which overwrite those of
-    onedl; where onedl is installed, the command is the one for its whole stack.
+    Args:
+        wanted: Extras of mmext, import names of OpenMMLab packages, or distributions. OpenMMLab
+            packages come from the installed stack; without MMEngine, from the extra ``upstream``.
 
     Example:
-        >>> install_command('det', 'video')  # where onedl is installed
-        "MMCV_WITH_OPS=0 pip install 'mmext[onedl,video]'"
+        >>> install_command('mmdet', 'video')  # where MMEngine and mmcv are installed
+        "pip install 'mmext[video]' mmdet==3.3.0"
     """
-    if stack() == 'onedl':
-        extras = tuple('onedl' if name in _HOST_EXTRAS else name for name in extras)
+    hosts = [name for name in wanted if name in TESTED]
+    extras = [name for name in wanted if name in EXTRAS]
+    other = {'cv2': 'opencv-python-headless', 'torchvision': f"'{_torchvision()}'"}
+    packages = [other.get(name, name) for name in wanted if name not in {*hosts, *extras}]
+    fork = stack() == 'onedl'
+    if hosts and not _installed('mmengine'):
+        extras, hosts = ['upstream', *extras], []
+    if hosts and not _installed('mmcv'):
+        hosts.append('mmcv')
+    for module in hosts:
+        name = next(one for one in TESTED[module] if one.startswith('onedl-') == fork)
+        packages.append(f'{name}=={TESTED[module][name]}')
+    if extras:
+        packages.insert(0, f"'mmext[{','.join(dict.fromkeys(extras))}]'")
     # onedl-mmcv comes as sources and would compile its operators.
-    variable = 'MMCV_WITH_OPS=0 ' if 'onedl' in extras else ''
-    return f"{variable}pip install 'mmext[{','.join(dict.fromkeys(extras))}]'"
+    builds = 'onedl' in extras or any(one.startswith('onedl-mmcv=') for one in packages)
+    return f'{"MMCV_WITH_OPS=0 " if builds else ""}pip install {" ".join(dict.fromkeys(packages))}'
+
+
+def untested() -> str:
+    """One line about an environment that no whole run of mmext was tested in.
+
+    Returns:
+        str: The versions that are not those of the nearest of :data:`COMBINATIONS`; empty where
+        there are none, and where ``MMEXT_UNTESTED=quiet`` is set.
+    """
+    if os.environ.get(UNTESTED) == 'quiet':
+        return ''
+    versions = {'torch': _version('torch') or '', **{name: _installed(name) for name in TESTED}}
+    there = {name: version for name, version in versions.items() if version}
+
+    def differing(tested: dict[str, str]) -> list[str]:
+        return [name for name, version in there.items() if not _same(version, tested[name])]
+
+    nearest = min(COMBINATIONS, key=lambda tested: len(differing(tested)))
+    names = differing(nearest)
+    if not names:
+        return ''
+    found = ', '.join(f'{name} {there[name]}' for name in names)
+    tested = ', '.join(f'{name} {nearest[name]}' for name in names)
+    return f'mmext is untested with {found} (tested: {tested}); {UNTESTED}=quiet silences this.'
 
 
 def check_python() -> Iterator[Finding]:
@@ -130,8 +183,7 @@ def check_torch() -> Iterator[Finding]:
     yield Finding(
         'torch', 'ok', f'{torch.__version__}, CUDA {torch.version.cuda or "not built in"}'
     )
-    numbers = _release(torch.__version__)
-    pair = f'torchvision==0.{numbers[1] + 15}.*' if numbers[0] == 2 else 'torchvision'
+    pair = _torchvision(torch.__version__)
     mend = f"pip install 'torch=={torch.__version__}' '{pair}', both from one index"
     torchvision, problem = _try_import('torchvision')
     if torchvision is not None:
@@ -204,7 +256,7 @@ def check_openmmlab() -> Iterator[Finding]:
         if problem:
             mend = f"{pip} --force-reinstall --no-deps '{name}=={tested[name]}'"
             yield Finding(module, 'error', f'{text} does not import: {problem}', mend)
-        elif version != tested[name]:
+        elif not any(version == combination[module] for combination in COMBINATIONS):
             mend = f"if something fails: {pip} '{name}=={tested[name]}'"
             yield Finding(module, 'warning', f'{text}, tested is {tested[name]}', mend)
         else:
@@ -217,7 +269,7 @@ def check_openmmlab() -> Iterator[Finding]:
             "in a fresh environment: pip install 'mmext[upstream]', or "
             "MMCV_WITH_OPS=0 pip install 'mmext[onedl]'",
         )
-    mmcv = next((version for name in TESTED['mmcv'] if (version := _version(name))), '0')
+    mmcv = _installed('mmcv')
     if _version('mmdet') and _release(mmcv) >= (2, 2):
         yield Finding(
             'mmdet',
@@ -291,11 +343,12 @@ def check_opencv() -> Iterator[Finding]:
         if 'libGL' in problem:
             mend += ' (or: apt-get install libgl1)'
         yield Finding('opencv', 'error' if needed else 'info', problem, mend if needed else '')
-    elif len(found) > 1:
+    elif len({_version(name) for name in found}) > 1:
         mend = f'pip uninstall -y {" ".join(found)} && pip install {found[0]}'
         yield Finding('opencv', 'warning', f'{" and ".join(found)} overwrite each other', mend)
     else:
-        yield Finding('opencv', 'ok', f'{found[0] if found else "cv2"} {cv2.__version__}')
+        # Several of one version bring the same code: imaug, which onedl needs, requires two.
+        yield Finding('opencv', 'ok', f'{" and ".join(found) or "cv2"} {cv2.__version__}')
 
 
 def check_numpy() -> Iterator[Finding]:
@@ -370,17 +423,17 @@ def check_plugins() -> Iterator[Finding]:
     ready = []
     for name in sorted({owner.split('.')[2] for owner in registry.OWNERS if '.plugins.' in owner}):
         prefix = f'mmext.plugins.{name}'
-        lacking: dict[str, list[str]] = {}
-        for module, (packages, extra) in registry.NEEDS.items():
-            if module == prefix or module.startswith(f'{prefix}.'):
-                for package in packages:
-                    if find_spec(package) is None and package not in lacking.get(extra, ()):
-                        lacking.setdefault(extra, []).append(package)
+        needed = [
+            package
+            for module, packages in registry.NEEDS.items()
+            if module == prefix or module.startswith(f'{prefix}.')
+            for package in packages
+        ]
+        lacking = [package for package in dict.fromkeys(needed) if find_spec(package) is None]
         if not lacking:
             ready.append(name)
             continue
-        packages = ', '.join(dict.fromkeys(one for group in lacking.values() for one in group))
-        detail = f'needs {packages} for some or all of it: {install_command(*lacking)}'
+        detail = f'needs {", ".join(lacking)} for some or all of it: {install_command(*lacking)}'
         yield Finding(f'plugin {name}', 'info', detail)
     yield Finding('plugins', 'ok' if ready else 'info', f'ready: {", ".join(ready) or "none"}')
 
@@ -406,6 +459,23 @@ def _version(distribution: str) -> str | None:
         return importlib.metadata.version(distribution)
     except importlib.metadata.PackageNotFoundError:
         return None
+
+
+def _installed(module: str) -> str:
+    """Version of the OpenMMLab package that is imported as ``module``; '' if there is none."""
+    return next((version for name in TESTED[module] if (version := _version(name))), '')
+
+
+def _torchvision(torch: str | None = None) -> str:
+    """Requirement for the torchvision that fits a torch; None: the installed one."""
+    numbers = _release(torch or _version('torch') or '')
+    return f'torchvision==0.{numbers[1] + 15}.*' if numbers[0] == 2 else 'torchvision'
+
+
+def _same(version: str, tested: str) -> bool:
+    """Whether a version is the tested one, or one of its patch releases if that has two numbers."""
+    plain = version.partition('+')[0]
+    return plain == tested or (tested.count('.') == 1 and _release(plain)[:2] == _release(tested))
 
 
 def _release(version: str) -> tuple[int, ...]:

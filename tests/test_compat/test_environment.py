@@ -1,4 +1,5 @@
 import importlib.metadata
+import re
 from collections import namedtuple
 from types import SimpleNamespace
 
@@ -196,7 +197,11 @@ def test_old_mmengine_traps(simulate, monkeypatch):
 
 def test_opencv_twice_and_without_libgl(simulate):
     both = {'opencv-python': '4.12', 'opencv-python-headless': '4.12'}
-    simulate(both, {'cv2': SimpleNamespace(__version__='4.12')})
+    cv2 = SimpleNamespace(__version__='4.12')
+    simulate(both, {'cv2': cv2})
+    item = only(environment.check_opencv(), 'opencv')
+    assert item.status == 'ok' and 'opencv-python and opencv-python-headless' in item.detail
+    simulate({**both, 'opencv-python': '4.11'}, {'cv2': cv2})
     item = only(environment.check_opencv(), 'opencv')
     assert item.status == 'warning'
     assert 'pip uninstall -y opencv-python opencv-python-headless' in item.mend
@@ -238,39 +243,98 @@ def test_little_shared_memory_is_a_warning(monkeypatch, mib, warned):
     assert all(f'{mib} MiB' in item.detail and '--shm-size' in item.mend for item in found)
 
 
-def test_plugins_that_lack_a_package_name_the_extra(monkeypatch, simulate):
+def test_plugins_that_lack_a_package_name_the_command(monkeypatch, simulate):
     owners = ('mmext.plugins.mat', 'mmext.plugins.mat_two.part', 'mmext.engine.hooks')
-    needs = {'mmext.plugins.mat': (('nowhere', 'json'), 'pretrain'),
-             'mmext.plugins.mat.loop': (('nowhere', 'lost'), 'video')}  # fmt: skip
+    needs = {'mmext.plugins.mat': ('nowhere', 'json'),
+             'mmext.plugins.mat.loop': ('nowhere', 'lost')}  # fmt: skip
     registry = SimpleNamespace(OWNERS=dict.fromkeys(owners, ()), NEEDS=needs)
     simulate({}, {'mmext.registry': registry})
     found = list(environment.check_plugins())
     assert [item.check for item in found] == ['plugin mat', 'plugins']
     assert found[0].status == 'info' and 'needs nowhere, lost for' in found[0].detail
-    assert "'mmext[pretrain,video]'" in found[0].detail and found[1].detail == 'ready: mat_two'
-    # The extra pretrain would put upstream's packages over those of onedl.
-    simulate({'onedl-mmengine': '0.10.12'}, {'mmext.registry': registry})
-    found = list(environment.check_plugins())
-    assert "MMCV_WITH_OPS=0 pip install 'mmext[onedl,video]'" in found[0].detail
+    assert ': pip install nowhere lost' in found[0].detail and found[1].detail == 'ready: mat_two'
 
 
 @pytest.mark.parametrize(
     ('versions', 'extras', 'said'),
     [
         ({}, ('upstream',), "pip install 'mmext[upstream]'"),
-        ({'mmengine': '0.11.0rc3'}, ('det', 'video'), "pip install 'mmext[det,video]'"),
-        ({'onedl-mmengine': '0.10.12'}, ('video',), "pip install 'mmext[video]'"),
+        ({}, ('mmdet', 'video'), "pip install 'mmext[upstream,video]'"),
+        ({}, ('onedl',), "MMCV_WITH_OPS=0 pip install 'mmext[onedl]'"),
+        (
+            {'mmengine': '0.10.4', 'mmcv': '2.1.0'},
+            ('mmdet', 'video'),
+            "pip install 'mmext[video]' mmdet==3.3.0",
+        ),
+        ({'mmengine': '0.10.4'}, ('mmdet',), 'pip install mmdet==3.3.0 mmcv-lite==2.1.0'),
         (
             {'onedl-mmengine': '0.10.12', 'onedl-mmcv': '2.3.6'},
-            ('det', 'pretrain'),
-            "MMCV_WITH_OPS=0 pip install 'mmext[onedl]'",
+            ('mmdet', 'mmpretrain'),
+            'pip install onedl-mmdetection==3.5.1 onedl-mmpretrain==1.3.6',
         ),
-        ({'onedl-mmengine': '0.10.12', 'mmdet': '3.3.0'}, ('det',), "pip install 'mmext[det]'"),
+        (
+            {'onedl-mmengine': '0.10.12'},
+            ('mmpretrain',),
+            'MMCV_WITH_OPS=0 pip install onedl-mmpretrain==1.3.6 onedl-mmcv==2.3.6',
+        ),
+        (
+            {'onedl-mmengine': '0.10.12', 'mmdet': '3.3.0', 'mmcv-lite': '2.1.0'},
+            ('mmpretrain',),
+            'pip install mmpretrain==1.2.0',
+        ),
+        ({}, ('scipy', 'cv2'), 'pip install scipy opencv-python-headless'),
+        # The newest torchvision would bring another torch.
+        ({'torch': '2.1.2+cu121'}, ('torchvision',), "pip install 'torchvision==0.16.*'"),
     ],
 )
-def test_advice_keeps_to_the_installed_stack(simulate, versions, extras, said):
+def test_advice_adds_and_replaces_nothing(simulate, versions, extras, said):
     simulate(versions)
     assert environment.install_command(*extras) == said
+
+
+def test_the_extras_are_those_of_the_package(root):
+    text = (root / 'pyproject.toml').read_text()
+    declared = re.findall(r'^optional-dependencies\.(\w+)', text, re.MULTILINE)
+    assert tuple(declared) == environment.EXTRAS
+
+
+def installed(combination, **changed):
+    """Distributions of the upstream stack in the versions of a combination."""
+    versions = {**combination, **changed}
+    return {name: version for name, version in versions.items() if version}
+
+
+def test_a_tested_combination_says_nothing_and_any_other_names_what_differs(simulate, monkeypatch):
+    monkeypatch.delenv(environment.UNTESTED, raising=False)
+    tested = environment.COMBINATIONS[0]
+    simulate(installed(tested, torch='2.14.1+cpu'))
+    assert environment.untested() == ''
+    # A run needs no MMDetection.
+    simulate(installed(tested, torch='2.14.0', mmdet=None))
+    assert environment.untested() == ''
+    simulate(installed(tested, torch='2.1.99', mmcv='2.0.1'))
+    said = environment.untested()
+    assert 'untested with torch 2.1.99, mmcv 2.0.1 (tested: torch ' in said and '\n' not in said
+    # Each version is of some combination, but no run had both.
+    onedl = environment.COMBINATIONS[-1]
+    simulate(installed(tested, mmdet=onedl['mmdet']))
+    assert f'untested with mmdet {onedl["mmdet"]} (tested: mmdet {tested["mmdet"]})' in (
+        environment.untested()
+    )
+    monkeypatch.setenv(environment.UNTESTED, 'quiet')
+    assert environment.untested() == ''
+
+
+def test_the_page_lists_the_tested_combinations(root):
+    """Rows: Python, torch, torchvision, MMEngine, mmcv, MMDetection, MMPretrain, result."""
+    page = (root / 'docs/install.md').read_text()
+    rows = [
+        re.findall(r'[^|\s][^|]*?(?= \|)', line)
+        for line in re.findall(r'^\| 3\.\d+ .*\|$', page, re.M)
+    ]
+    assert all(len(row) == 8 for row in rows), rows
+    listed = {(row[1].rpartition('.')[0], *row[3:7]) for row in rows}
+    assert listed == {tuple(combination.values()) for combination in environment.COMBINATIONS}
 
 
 def test_importing_the_module_needs_the_standard_library_only():

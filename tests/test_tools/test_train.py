@@ -12,7 +12,8 @@ from mmengine.runner import Runner
 from mmext import launch
 from mmext.commands.main import main
 from mmext.commands.options import user_errors
-from mmext.compat import distributed
+from mmext.compat import distributed, environment
+from mmext.launch import runs
 from mmext.registry import HOOKS
 
 ROOT = Path(__file__).parents[2]
@@ -30,6 +31,16 @@ def train(toy):
         return torch.load(Path(work_dir or 'work_dirs/toy_config') / 'rank0.pth')
 
     return run
+
+
+def test_untested_versions_are_said_once(train, monkeypatch, capfd):
+    runs._warn_untested.cache_clear()
+    monkeypatch.setattr(environment, 'untested', lambda: 'these versions are untested')
+    for work_dir in ('one', 'two'):
+        train(work_dir=work_dir)
+    said = capfd.readouterr()
+    assert (said.out + said.err).count('these versions are untested') == 1
+    runs._warn_untested.cache_clear()
 
 
 def descend(batches, steps, lr):

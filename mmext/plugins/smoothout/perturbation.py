@@ -10,7 +10,9 @@ from torch.nn.modules.batchnorm import _NormBase
 from mmext.engine.shards import shard_of
 from mmext.engine.unwrap import unwrapped
 
-_NORMS = (_NormBase, nn.GroupNorm, nn.LayerNorm, nn.RMSNorm)
+# torch has RMSNorm since 2.4.
+_RMS_NORM = (nn.RMSNorm,) if hasattr(nn, 'RMSNorm') else ()
+_NORMS = (_NormBase, nn.GroupNorm, nn.LayerNorm, *_RMS_NORM)
 
 
 def select_parameters(

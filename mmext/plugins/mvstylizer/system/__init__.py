@@ -16,16 +16,6 @@ os.environ.update(
     FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION='1',
 )
 
-#: Package -> extra that installs it.
-_EXTRAS = {
-    'grpc': 'system',
-    'grpc_health': 'system',
-    'cryptography': 'system',
-    'prometheus_client': 'system',
-    'av': 'video',
-    'flwr': 'fed',
-}
-
 
 def check_packages(*packages: str) -> None:
     """Tell how to install what is missing.
@@ -36,6 +26,5 @@ def check_packages(*packages: str) -> None:
     for package in packages:
         if find_spec(package) is None:
             raise ImportError(
-                f"this process needs {package}: pip install 'mmext[{_EXTRAS[package]}]'",
-                name=package,
+                f"this process needs {package}: pip install 'mmext[system]'", name=package
             )

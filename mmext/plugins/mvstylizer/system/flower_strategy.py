@@ -15,7 +15,7 @@ try:
     from flwr.serverapp.strategy import FedAvg
 except ImportError as error:
     raise ImportError(
-        "federated rounds need Flower: pip install 'mmext[fed]'", name='flwr'
+        "federated rounds need Flower: pip install 'mmext[system]'", name='flwr'
     ) from error
 
 ARRAYS, CONFIG, METRICS = 'arrays', 'config', 'metrics'
