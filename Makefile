@@ -3,7 +3,7 @@ PYTHON ?= $(shell for p in python3.11 python3.12 python3.10 python3 python; do \
 	$$p -c 'import sys; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 12))' 2>/dev/null \
 	&& echo $$p && break; done)
 STACK ?= upstream
-# What is installed: demo, system (MVStylizer's processes, too) or all.
+# What is installed: demo, system (MVStylizer's processes, too), all or docs.
 FOR ?= all
 # cpu: PyTorch without CUDA, from TORCH_INDEX.
 TORCH ?= default
@@ -13,7 +13,8 @@ RUN = $(shell $(PYTHON) $(ENV))
 # Each test process uses one thread: two of them fill two cores, and sums do not depend on the host.
 ONE_THREAD = OMP_NUM_THREADS=1 MKL_NUM_THREADS=1
 
-.PHONY: help setup python-path demo mvstylizer-system test test-slow lint format doctor reproduce clean
+.PHONY: help setup python-path demo mvstylizer-system test test-slow lint format doctor docs check-docs \
+	reproduce clean
 
 help:
 	@echo 'make demo         CST beside its baseline on scenes of digits: a table, a picture, curves'
@@ -21,9 +22,10 @@ help:
 	@echo 'make setup        create the environment      make python-path  print its interpreter'
 	@echo 'make test         fast tests      make test-slow  the studies'
 	@echo 'make lint         ruff, mypy      make format     let ruff rewrite'
-	@echo 'make doctor       what is installed, what is wrong with it and the mend'
+	@echo 'make doctor       what is installed, what is wrong with it and how to repair it'
+	@echo 'make docs         the documentation site, with its tutorials run      make check-docs  look at it'
 	@echo 'make reproduce PLUGIN=<name>   run the claim experiments of a plugin'
-	@echo 'with any of them: STACK=upstream|onedl   TORCH=cpu   FOR=demo|system|all'
+	@echo 'with any of them: STACK=upstream|onedl   TORCH=cpu   FOR=demo|system|all|docs'
 
 setup:
 	@test -n "$(PYTHON)" || { echo 'no Python 3.10-3.12 found; set PYTHON=/path/to/python'; exit 1; }
@@ -57,6 +59,15 @@ format: setup
 
 doctor: setup
 	@$(RUN) tools/doctor.py
+
+docs: FOR = docs
+docs: setup
+	@OMP_NUM_THREADS=2 $(RUN) -m sphinx -W --keep-going -q -c docs -b html . build/docs $(ARGS)
+	@echo 'build/docs/index.html'
+
+check-docs: FOR = docs
+check-docs: setup
+	@$(RUN) docs/check_site.py $(ARGS)
 
 reproduce: setup
 	@$(RUN) projects/reproduce.py $(PLUGIN) $(ARGS)

@@ -5,8 +5,8 @@ All under the user's cache directory (or `$MMEXT_CACHE`):
 - `deps-<stack>-<part>-<hash>`: virtual environments with the pinned dependencies, keyed by the
   requirement files, the stack, the build of torch and the Python version, shared by every checkout.
   They stand on each other: `demo` has torch, the stack and the data; `system` adds what the
-  processes of MVStylizer need; `all` adds tests, linters and other authors' attacks. Whoever runs
-  the demo first and the tests later has nothing twice;
+  processes of MVStylizer need; `all` adds tests, linters and other authors' attacks; `docs` adds
+  Sphinx. Whoever runs the demo first and the tests later has nothing twice;
 - `run-<hash>`: a small one for each checkout that sees those and has mmext installed in editable
   form, so that two checkouts never disturb each other.
 
@@ -33,7 +33,8 @@ STACKS = ('upstream', 'onedl')
 PARTS = {
     'demo': ('data',),
     'system': ('system', 'clips'),
-    'all': ('deploy', 'comparators', 'tests'),
+    'all': ('deploy', 'comparators', 'completion', 'tests'),
+    'docs': ('docs',),
 }
 # Installed last and without dependencies: theirs contradict another file's.
 NO_DEPS = 'nodeps'
@@ -179,7 +180,7 @@ def dependencies(stack: str, part: str = 'all', torch_index: str = '') -> Path:
         requested = [item for file in files for item in ('-r', file)]
         # All of onedl but its mmengine is published as sources; mmcv would compile its ops.
         run(*pip, *requested, MMCV_WITH_OPS='0')
-        if part == names[-1]:
+        if part == 'all':
             run(*pip, '--no-deps', '-r', no_deps)
 
     build(env, install)

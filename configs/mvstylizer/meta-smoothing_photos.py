@@ -1,4 +1,4 @@
-# Upscaling to any size and mending in one go; two minutes of a CPU core.
+# Upscaling to any size and fixing in one go; two minutes of a CPU core.
 _base_ = './_base_/photos.py'
 
 model = dict(type='mmext.MetaSmoothing', weights=None)

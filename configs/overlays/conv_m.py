@@ -2,7 +2,7 @@
 # are those of its head. The config has to name source and target.
 _needs_ = dict(
     transform='DropLabel',
-    mend='give it an mmext.TwoDomainDataset of a labelled source and of a target whose pipeline '
+    fix='give it an mmext.TwoDomainDataset of a labelled source and of a target whose pipeline '
     "begins with dict(type='mmext.DropLabel'), and mmext.TwoDomainSampler, as in "
     'configs/conv_m/README.md, or leave conv_m out',
 )

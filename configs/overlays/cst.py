@@ -4,7 +4,7 @@
 _completes_ = 'mmext.plugins.cst.own_data.from_config'
 _needs_ = dict(
     transform='MultiBranch',
-    mend='name your images by --labelled FILE.json --unlabelled FOLDER (semi.labelled and '
+    fix='name your images by --labelled FILE.json --unlabelled FOLDER (semi.labelled and '
     'semi.unlabelled in the config or --cfg-options), take a config with labelled and unlabelled '
     'images in branches, such as '
     'mmdet::soft_teacher/soft-teacher_faster-rcnn_r50-caffe_fpn_180k_semi-0.1-coco.py, or '

@@ -1,4 +1,4 @@
-"""Report what is installed, what is wrong with it and the mend; exit code 1 if something is broken.
+"""Report what is installed, what is wrong with it and the fix; exit code 1 if something is broken.
 
 Examples:
   mmext doctor
@@ -37,23 +37,23 @@ def run(args: argparse.Namespace) -> int:
 def write_table(findings) -> None:
     """Write the report, with colours where rich is installed."""
     rows = [
-        (*SIGNS.get(item.status, BROKEN), item.check, item.detail, item.mend) for item in findings
+        (*SIGNS.get(item.status, BROKEN), item.check, item.detail, item.fix) for item in findings
     ]
     try:
         from rich.console import Console
         from rich.table import Table
         from rich.text import Text
     except ImportError:
-        for _, sign, check, detail, mend in rows:
-            sys.stdout.write(f'{sign} {check}: {detail}\n' + (f'   mend: {mend}\n' if mend else ''))
+        for _, sign, check, detail, fix in rows:
+            sys.stdout.write(f'{sign} {check}: {detail}\n' + (f'   fix: {fix}\n' if fix else ''))
         return
     table = Table(show_header=False, box=None)
     table.add_column(no_wrap=True)
     table.add_column(no_wrap=True)
     table.add_column(overflow='fold')
-    for colour, sign, check, detail, mend in rows:
+    for colour, sign, check, detail, fix in rows:
         text = Text(detail)
-        if mend:
-            text.append(f'\nmend: {mend}', style='bold')
+        if fix:
+            text.append(f'\nfix: {fix}', style='bold')
         table.add_row(Text(sign, style=colour), check, text)
     Console().print(table)

@@ -233,7 +233,7 @@ def roi_pool_backward(
 
 
 def __getattr__(name: str) -> Callable[..., None]:
-    """Stand in for every other operator: importable, an error with the mend when called."""
+    """Stand in for every other operator: importable, an error with the fix when called."""
     if name.startswith('_'):
         raise AttributeError(f'module {__name__!r} has no attribute {name!r}')
 

@@ -1,4 +1,4 @@
-"""What is installed, what is wrong with it and how to mend it: the logic of ``mmext doctor``.
+"""What is installed, what is wrong with it and how to fix it: the logic of ``mmext doctor``.
 
 The module imports nothing outside the standard library until :func:`diagnose` is called, because it
 must also work where torch, MMEngine or rich are missing or broken.
@@ -46,7 +46,7 @@ COMBINATIONS: tuple[dict[str, str], ...] = tuple(
 UNTESTED = 'MMEXT_UNTESTED'
 
 #: Extras of mmext.
-EXTRAS = ('upstream', 'onedl', 'data', 'video', 'system', 'deploy', 'tests')
+EXTRAS = ('upstream', 'onedl', 'data', 'video', 'system', 'deploy', 'completion', 'docs', 'tests')
 
 _OPENCV = (
     'opencv-python',
@@ -67,13 +67,13 @@ class Finding:
         status: ``'ok'``; ``'info'`` (nothing wrong); ``'warning'`` (may go wrong); ``'error'``
             (broken).
         detail: What was found, one line.
-        mend: What to do about a warning or an error, one line; empty otherwise.
+        fix: What to do about a warning or an error, one line; empty otherwise.
     """
 
     check: str
     status: str
     detail: str
-    mend: str = ''
+    fix: str = ''
 
 
 def diagnose() -> list[Finding]:
@@ -184,7 +184,7 @@ def check_torch() -> Iterator[Finding]:
         'torch', 'ok', f'{torch.__version__}, CUDA {torch.version.cuda or "not built in"}'
     )
     pair = _torchvision(torch.__version__)
-    mend = f"pip install 'torch=={torch.__version__}' '{pair}', both from one index"
+    fix = f"pip install 'torch=={torch.__version__}' '{pair}', both from one index"
     torchvision, problem = _try_import('torchvision')
     if torchvision is not None:
         try:
@@ -194,7 +194,7 @@ def check_torch() -> Iterator[Finding]:
         except Exception as error:
             problem = f'operators of {torchvision.__version__} do not run: {_line(error)}'
     if torchvision is None or problem:
-        yield Finding('torchvision', 'error', problem, mend)
+        yield Finding('torchvision', 'error', problem, fix)
     else:
         yield Finding('torchvision', 'ok', f'{torchvision.__version__}, operators run')
 
@@ -208,12 +208,12 @@ def check_gpus() -> Iterator[Finding]:
         if os.environ.get('CUDA_VISIBLE_DEVICES') in ('', '-1'):
             yield Finding('gpu', 'info', 'hidden by CUDA_VISIBLE_DEVICES, the CPU is used')
         elif shutil.which('nvidia-smi') or Path('/proc/driver/nvidia/version').exists():
-            mend = (
+            fix = (
                 f'update the driver for CUDA {torch.version.cuda} or install torch for an older one'
                 if torch.version.cuda
                 else 'install a CUDA build: https://pytorch.org/get-started/locally'
             )
-            yield Finding('gpu', 'warning', 'an NVIDIA driver, but torch sees no GPU', mend)
+            yield Finding('gpu', 'warning', 'an NVIDIA driver, but torch sees no GPU', fix)
         else:
             yield Finding('gpu', 'info', 'none, the CPU is used')
         return
@@ -225,8 +225,8 @@ def check_gpus() -> Iterator[Finding]:
         if any(re.match(rf'sm_{major}\d\b|compute_', name) for name in architectures):
             yield Finding('gpu', 'ok', text)
         else:
-            mend = 'install a torch build for this GPU: https://pytorch.org/get-started/locally'
-            yield Finding('gpu', 'error', f'{text}: not among {" ".join(architectures)}', mend)
+            fix = 'install a torch build for this GPU: https://pytorch.org/get-started/locally'
+            yield Finding('gpu', 'error', f'{text}: not among {" ".join(architectures)}', fix)
 
 
 def check_openmmlab() -> Iterator[Finding]:
@@ -236,8 +236,8 @@ def check_openmmlab() -> Iterator[Finding]:
         found = {name: version for name in tested if (version := _version(name))}
         if not found:
             required = module == 'mmengine'
-            mend = install_command('upstream') if required else ''
-            yield Finding(module, 'error' if required else 'info', 'not installed', mend)
+            fix = install_command('upstream') if required else ''
+            yield Finding(module, 'error' if required else 'info', 'not installed', fix)
             continue
         text = ', '.join(f'{name} {version}' for name, version in found.items())
         if len(found) > 1:
@@ -254,11 +254,11 @@ def check_openmmlab() -> Iterator[Finding]:
         _, problem = _try_import(module)
         pip = f'{"MMCV_WITH_OPS=0 " if name == "onedl-mmcv" else ""}pip install'
         if problem:
-            mend = f"{pip} --force-reinstall --no-deps '{name}=={tested[name]}'"
-            yield Finding(module, 'error', f'{text} does not import: {problem}', mend)
+            fix = f"{pip} --force-reinstall --no-deps '{name}=={tested[name]}'"
+            yield Finding(module, 'error', f'{text} does not import: {problem}', fix)
         elif not any(version == combination[module] for combination in COMBINATIONS):
-            mend = f"if something fails: {pip} '{name}=={tested[name]}'"
-            yield Finding(module, 'warning', f'{text}, tested is {tested[name]}', mend)
+            fix = f"if something fails: {pip} '{name}=={tested[name]}'"
+            yield Finding(module, 'warning', f'{text}, tested is {tested[name]}', fix)
         else:
             yield Finding(module, 'ok', text)
     if len(flavours) > 1:
@@ -283,23 +283,23 @@ def check_mmcv_ops() -> Iterator[Finding]:
     """Where the operators of mmcv come from and whether they load."""
     ops, problem = _try_import('mmext.compat.mmcv_ops')
     if ops is None:
-        mend = 'mend the errors above; then pip install -e . in the checkout of mmext'
-        yield Finding('mmcv ops', 'error', f'mmext does not import: {problem}', mend)
+        fix = 'fix the errors above; then pip install -e . in the checkout of mmext'
+        yield Finding('mmcv ops', 'error', f'mmext does not import: {problem}', fix)
         return
     flavour = ops.flavour()
     if flavour == 'absent':
         return
     if flavour == 'off':
-        mend = 'unset MMEXT_MMCV_OPS, or import mmext before mmdet'
-        yield Finding('mmcv ops', 'error', 'none, and not replaced: mmdet does not import', mend)
+        fix = 'unset MMEXT_MMCV_OPS, or import mmext before mmdet'
+        yield Finding('mmcv ops', 'error', 'none, and not replaced: mmdet does not import', fix)
         return
     _, problem = _try_import('mmcv._ext')
     if problem and flavour == 'compiled':
-        mend = "pip uninstall -y mmcv && pip install 'mmcv-lite==2.1.0'"
+        fix = "pip uninstall -y mmcv && pip install 'mmcv-lite==2.1.0'"
         if stack() == 'onedl':
             again = f"--no-cache-dir --no-deps 'onedl-mmcv=={TESTED['mmcv']['onedl-mmcv']}'"
-            mend = f'pip uninstall -y onedl-mmcv && MMCV_WITH_OPS=0 pip install {again}'
-        yield Finding('mmcv ops', 'error', f'compiled for another torch: {problem}', mend)
+            fix = f'pip uninstall -y onedl-mmcv && MMCV_WITH_OPS=0 pip install {again}'
+        yield Finding('mmcv ops', 'error', f'compiled for another torch: {problem}', fix)
     elif problem:
         yield Finding('mmcv ops', 'error', problem, 'install the torchvision that matches torch')
     else:
@@ -337,15 +337,15 @@ def check_opencv() -> Iterator[Finding]:
     cv2, problem = _try_import('cv2')
     if cv2 is None:
         needed = _version('mmengine') or _version('onedl-mmengine') or found
-        mend = 'pip install opencv-python-headless'
+        fix = 'pip install opencv-python-headless'
         if found:
-            mend = f'pip uninstall -y {" ".join(found)} && {mend}'
+            fix = f'pip uninstall -y {" ".join(found)} && {fix}'
         if 'libGL' in problem:
-            mend += ' (or: apt-get install libgl1)'
-        yield Finding('opencv', 'error' if needed else 'info', problem, mend if needed else '')
+            fix += ' (or: apt-get install libgl1)'
+        yield Finding('opencv', 'error' if needed else 'info', problem, fix if needed else '')
     elif len({_version(name) for name in found}) > 1:
-        mend = f'pip uninstall -y {" ".join(found)} && pip install {found[0]}'
-        yield Finding('opencv', 'warning', f'{" and ".join(found)} overwrite each other', mend)
+        fix = f'pip uninstall -y {" ".join(found)} && pip install {found[0]}'
+        yield Finding('opencv', 'warning', f'{" and ".join(found)} overwrite each other', fix)
     else:
         # Several of one version bring the same code: imaug, which onedl needs, requires two.
         yield Finding('opencv', 'ok', f'{" and ".join(found) or "cv2"} {cv2.__version__}')
@@ -371,9 +371,9 @@ def check_numpy() -> Iterator[Finding]:
                 old.append(package)
     if old:
         names = ', '.join(old)
-        mend = f"pip install --upgrade --force-reinstall {' '.join(old)}, or pip install 'numpy<2'"
+        fix = f"pip install --upgrade --force-reinstall {' '.join(old)}, or pip install 'numpy<2'"
         yield Finding(
-            'numpy', 'error', f'{numpy.__version__} does not fit the binary of {names}', mend
+            'numpy', 'error', f'{numpy.__version__} does not fit the binary of {names}', fix
         )
     else:
         yield Finding('numpy', 'ok', numpy.__version__)
@@ -393,8 +393,8 @@ def check_configs() -> Iterator[Finding]:
             config.Config.fromfile(str(path))
         # Which one depends on MMEngine's version and on what is missing.
         except Exception as error:
-            mend = 'pip install -e . in the checkout of mmext'
-            yield Finding('mmext:: configs', 'error', f'{base}: {_line(error)}', mend)
+            fix = 'pip install -e . in the checkout of mmext'
+            yield Finding('mmext:: configs', 'error', f'{base}: {_line(error)}', fix)
         else:
             yield Finding('mmext:: configs', 'ok', 'found')
 

@@ -98,8 +98,8 @@ def load_photos(photos: str, split: str, data_root: str | Path = 'data') -> tupl
     for path in photo_paths(photos, split, data_root):
         image = cv2.imread(str(path), cv2.IMREAD_COLOR)
         if image is None:
-            mend = 'prepare bsds500 again' if photos == 'bsds500' else 'install a wheel with it'
-            raise FileNotFoundError(f'{path} is missing or unreadable: {mend}')
+            fix = 'prepare bsds500 again' if photos == 'bsds500' else 'install a wheel with it'
+            raise FileNotFoundError(f'{path} is missing or unreadable: {fix}')
         image.setflags(write=False)
         images.append(image)
     return tuple(images)

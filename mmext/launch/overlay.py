@@ -20,7 +20,7 @@ by these rules:
 - ``val_cfg`` and ``test_cfg`` merge where the host has them.
 - ``_completes_ = 'package.module.function'``: called with the config and the options of the command
   line, which are merged by then; it changes the config and returns lines to say.
-- ``_needs_ = dict(transform=..., mend=...)``: then the training data must have this transform.
+- ``_needs_ = dict(transform=..., fix=...)``: then the training data must have this transform.
 - ``_keeps_ = [...]``: keys that neither another overlay nor the host may set.
 """
 
@@ -100,7 +100,7 @@ def apply(cfg: Config, names: Sequence[str]) -> Config:
 
     Raises:
         ValueError: Unknown or repeated overlay, two overlays that claim one key, or a host that an
-            overlay cannot serve or does not fit. The message names them and the mend.
+            overlay cannot serve or does not fit. The message names them and the fix.
 
     Example:
         >>> cfg = apply(Config.fromfile('lenet.py'), ['terngrad', 'smoothout'])
@@ -141,7 +141,7 @@ def complete(
         changed.
 
     Raises:
-        ValueError: The config lacks what an overlay needs; the message names the mend.
+        ValueError: The config lacks what an overlay needs; the message names the fix.
     """
     lines: list[str] = []
     before = cfg.to_dict()
@@ -167,7 +167,7 @@ def check_keys(cfg: Config, options: Mapping[str, Any], names: Sequence[str]) ->
         names: Its overlays.
 
     Raises:
-        ValueError: Names the option and the mend.
+        ValueError: Names the option and the fix.
     """
     for key, name in READ_BY.items():
         given = [option for option in options if option.partition('.')[0] == key]
@@ -206,19 +206,19 @@ def refuse_replaced(kept: dict[str, tuple[str, Any]], cfg: Config) -> None:
             in or out of mixed precision.
 
     Raises:
-        ValueError: The message names the overlay, the key and the mend.
+        ValueError: The message names the overlay, the key and the fix.
     """
     for key, (name, kind) in kept.items():
         section = key.partition('.')[0]
         found = _types(cfg, section).get(key)
         if found is not None and _stem(short_name(found)) == _stem(short_name(kind)):
             continue
-        mend = 'leave out one of them'
+        fix = 'leave out one of them'
         if section == 'optim_wrapper':
-            mend += f'; for mixed precision write {key}={_stem(kind)}AmpOptimWrapper'
+            fix += f'; for mixed precision write {key}={_stem(kind)}AmpOptimWrapper'
         raise ValueError(
             f'--cfg-options: {key}={found!r} would replace {kind!r}, which --with {name} '
-            f'sets: {mend}'
+            f'sets: {fix}'
         )
 
 
@@ -488,10 +488,10 @@ def _check_kind(cfg: Config, name: str, kind: str) -> list[str]:
     return bases
 
 
-def _check_data(cfg: Config, name: str, transform: str, mend: str) -> None:
+def _check_data(cfg: Config, name: str, transform: str, fix: str) -> None:
     if not _has_type(cfg.get('train_dataloader'), transform):
         raise ValueError(
-            f'--with {name} needs {transform} in train_dataloader, which the config has not: {mend}'
+            f'--with {name} needs {transform} in train_dataloader, which the config has not: {fix}'
         )
 
 

@@ -79,7 +79,7 @@ def check_plugin(
         Check -> ``'passed'`` or ``'skipped: <reason>'``.
 
     Raises:
-        ConformanceError: The first promise that is not kept: what is wrong, and the mend.
+        ConformanceError: The first promise that is not kept: what is wrong, and the fix.
         ValueError: There is no such check.
     """
     names = list(CHECKS if checks is None else checks)

@@ -125,17 +125,17 @@ def check_config(trial: Trial, fail: Fail) -> None:
     cfg = trial.settings.config(trial.data)
     path = trial.folder / 'dumped_config.py'
     path.parent.mkdir(parents=True, exist_ok=True)
-    mend = 'use plain values and registered names in configs; build objects inside the class'
+    fix = 'use plain values and registered names in configs; build objects inside the class'
     try:
         cfg.dump(path)
         again = Config.fromfile(path)
     except Exception as error:
         raise fail(
-            f'cannot be written and read again: {type(error).__name__}: {error}', mend
+            f'cannot be written and read again: {type(error).__name__}: {error}', fix
         ) from error
     difference = first_difference(cfg.to_dict(), again.to_dict())
     if difference:
-        raise fail(f'read again it differs: {difference}', mend)
+        raise fail(f'read again it differs: {difference}', fix)
 
 
 @_check
@@ -147,7 +147,7 @@ def check_accumulation(trial: Trial, fail: Fail) -> None:
     run = trial.train(cfg)
     names = list(optimized(run.runner))
     states = [run.start, *(run.load(index)['state_dict'] for index in range(1, 5))]
-    mend = (
+    fix = (
         'act in the phases before_update and after_update of mmext.engine.phases, or ask '
         'optim_wrapper.should_update()'
     )
@@ -157,12 +157,12 @@ def check_accumulation(trial: Trial, fail: Fail) -> None:
             raise fail(
                 f'iteration {index} only accumulates, but these weights have changed: '
                 f'{", ".join(moved[:5])}',
-                mend,
+                fix,
             )
         if not moved and not index % 2:
-            raise fail(f'iteration {index} should update the weights and has not', mend)
+            raise fail(f'iteration {index} should update the weights and has not', fix)
         if not all(after[name].isfinite().all() for name in names):
-            raise fail(f'weights are not finite after iteration {index}', mend)
+            raise fail(f'weights are not finite after iteration {index}', fix)
 
 
 @_check
@@ -171,20 +171,20 @@ def check_amp(trial: Trial, fail: Fail) -> None:
 
     On a GPU the optim wrapper must have its Amp counterpart.
     """
-    mend = (
+    fix = (
         'register <Name>AmpOptimWrapper beside <Name>OptimWrapper; compute what overflows in '
         'half precision in float32, and take .float() before .numpy()'
     )
     try:
         run = trial.train(trial.config(iterations=6), amp=True)
     except Exception as error:
-        raise fail(f'{type(error).__name__}: {error}', mend) from error
+        raise fail(f'{type(error).__name__}: {error}', fix) from error
     weights = optimized(run.runner)
     if not all(value.isfinite().all() for value in weights.values()):
-        raise fail('weights are not finite', mend)
+        raise fail('weights are not finite', fix)
     # GradScaler skips its first steps until the scale fits.
     if all(torch.equal(value.detach().cpu(), run.start[name]) for name, value in weights.items()):
-        raise fail('no weight has changed in 6 iterations', mend)
+        raise fail('no weight has changed in 6 iterations', fix)
 
 
 @_check
@@ -289,7 +289,7 @@ def check_arguments(trial: Trial, fail: Fail) -> None:
         if not nodes:
             # A constructor has no arguments in a config.
             continue
-        mend = 'list the arguments in __init__ and hand **kwargs to the parent only'
+        fix = 'list the arguments in __init__ and hand **kwargs to the parent only'
         try:
             trial.train(cfg)
         except Exception as error:
@@ -298,10 +298,10 @@ def check_arguments(trial: Trial, fail: Fail) -> None:
                 raise fail(
                     f'{kind}({_UNKNOWN}=1) fails with {type(error).__name__}: {error}, which does '
                     'not name the argument',
-                    mend,
+                    fix,
                 ) from error
         else:
-            raise fail(f'{kind} takes {_UNKNOWN}=1 without a word', mend)
+            raise fail(f'{kind} takes {_UNKNOWN}=1 without a word', fix)
 
 
 def _rank_results(trial: Trial, fail: Fail, runs: RankRuns | None) -> list[dict[str, Any]]:

@@ -70,17 +70,17 @@ def check_refusal(first: PluginSettings, second: PluginSettings, data: Path) -> 
         ConformanceError: There is no error, or it does not name what cannot be combined.
     """
     name = f'{first.name} + {second.name}'
-    mend = 'let the overlays claim one key, or name different hosts; see mmext.launch.overlay'
+    fix = 'let the overlays claim one key, or name different hosts; see mmext.launch.overlay'
     try:
         pair_settings(first, second).config(data)
     except ValueError as error:
         text = str(error)
     else:
-        raise ConformanceError(name, 'refusal', 'no error', mend)
+        raise ConformanceError(name, 'refusal', 'no error', fix)
     unnamed = [plugin.name for plugin in (first, second) if not _named(plugin, text)]
     if unnamed or 'leave' not in text:
-        problem = f'the error does not name {", ".join(unnamed) or "the mend"}: {text}'
-        raise ConformanceError(name, 'refusal', problem, mend)
+        problem = f'the error does not name {", ".join(unnamed) or "the fix"}: {text}'
+        raise ConformanceError(name, 'refusal', problem, fix)
     return text
 
 

@@ -58,10 +58,10 @@ class PluginSettings:
 
 
 class ConformanceError(AssertionError):
-    """A plugin does not keep a promise; the message has the check, what is wrong and the mend."""
+    """A plugin does not keep a promise; the message has the check, what is wrong and the fix."""
 
-    def __init__(self, plugin: str, check: str, problem: str, mend: str) -> None:
-        super().__init__(f'{plugin}: {check}: {problem}\nmend: {mend}')
+    def __init__(self, plugin: str, check: str, problem: str, fix: str) -> None:
+        super().__init__(f'{plugin}: {check}: {problem}\nfix: {fix}')
 
 
 class SkippedError(Exception):

@@ -82,7 +82,7 @@ def test_master_of_the_environment_and_port_of_the_config_win():
 
 
 @pytest.mark.parametrize(
-    ('launcher', 'environ', 'lost', 'mend'),
+    ('launcher', 'environ', 'lost', 'fix'),
     [
         ('pytorch', TORCHRUN, 'MASTER_ADDR', 'dist_train.sh'),
         ('slurm', SLURM, 'SLURM_LOCALID', 'srun'),
@@ -90,9 +90,9 @@ def test_master_of_the_environment_and_port_of_the_config_win():
         ('mpi', MPI, 'OMPI_COMM_WORLD_SIZE', 'mpirun'),
     ],
 )
-def test_a_missing_variable_is_named(launcher, environ, lost, mend):
+def test_a_missing_variable_is_named(launcher, environ, lost, fix):
     environ = {key: value for key, value in environ.items() if key != lost}
-    with pytest.raises(ValueError, match=f'{lost}, .*{mend}'):
+    with pytest.raises(ValueError, match=f'{lost}, .*{fix}'):
         distributed.launcher_environment(launcher, environ)
 
 

@@ -63,8 +63,8 @@ def test_nothing_installed_is_a_report_not_a_crash(simulate):
         assert only(findings, check).status == 'error'
     for check in ('mmcv', 'mmdet', 'mmpretrain', 'opencv'):
         assert only(findings, check).status == 'info'
-    assert all(bool(item.mend) == (item.status in ('warning', 'error')) for item in findings)
-    assert not any('\n' in item.detail + item.mend for item in findings)
+    assert all(bool(item.fix) == (item.status in ('warning', 'error')) for item in findings)
+    assert not any('\n' in item.detail + item.fix for item in findings)
 
 
 def test_a_check_that_dies_is_a_finding(monkeypatch):
@@ -91,7 +91,7 @@ def test_both_flavours_at_once_overwrite_each_other(simulate):
     simulate({'mmengine': '0.11.0rc3', 'onedl-mmengine': '0.10.12'}, {'mmengine': object()})
     item = only(environment.check_openmmlab(), 'mmengine')
     assert item.status == 'error' and 'overwrite' in item.detail
-    assert 'pip uninstall -y mmengine onedl-mmengine' in item.mend
+    assert 'pip uninstall -y mmengine onedl-mmengine' in item.fix
 
 
 def test_versions_against_the_tested_ones(simulate):
@@ -100,10 +100,10 @@ def test_versions_against_the_tested_ones(simulate):
     findings = list(environment.check_openmmlab())
     assert only(findings, 'mmengine').status == only(findings, 'mmdet').status == 'ok'
     assert only(findings, 'mmcv').status == 'warning'
-    assert 'mmcv-lite==2.1.0' in only(findings, 'mmcv').mend
+    assert 'mmcv-lite==2.1.0' in only(findings, 'mmcv').fix
     simulate({'onedl-mmcv': '2.3.0'}, modules)
-    mend = only(environment.check_openmmlab(), 'mmcv').mend
-    assert "MMCV_WITH_OPS=0 pip install 'onedl-mmcv==2.3.6'" in mend
+    fix = only(environment.check_openmmlab(), 'mmcv').fix
+    assert "MMCV_WITH_OPS=0 pip install 'onedl-mmcv==2.3.6'" in fix
     assert 'mixed' in only(findings, 'openmmlab').detail
 
 
@@ -129,7 +129,7 @@ def test_torchvision_of_another_torch(simulate):
     simulate(modules={'torch': fake_torch(), 'torchvision': torchvision})
     item = only(environment.check_torch(), 'torchvision')
     assert item.status == 'error' and 'nms does not exist' in item.detail
-    assert "'torch==2.9.0' 'torchvision==0.24.*'" in item.mend
+    assert "'torch==2.9.0' 'torchvision==0.24.*'" in item.fix
 
 
 @pytest.mark.parametrize(
@@ -148,15 +148,15 @@ def test_gpu_against_the_architectures_of_the_build(simulate, architectures, sta
     assert only(environment.check_gpus(), 'gpu').status == status
 
 
-@pytest.mark.parametrize(('built', 'mend'), [('13.0', 'update the driver'), (None, 'CUDA build')])
-def test_driver_without_usable_gpu(simulate, monkeypatch, built, mend):
+@pytest.mark.parametrize(('built', 'fix'), [('13.0', 'update the driver'), (None, 'CUDA build')])
+def test_driver_without_usable_gpu(simulate, monkeypatch, built, fix):
     monkeypatch.delenv('CUDA_VISIBLE_DEVICES', raising=False)
     monkeypatch.setattr(environment.shutil, 'which', lambda name: '/usr/bin/nvidia-smi')
     cuda = SimpleNamespace(is_available=lambda: False)
     torch_build = fake_torch(cuda=cuda, version=SimpleNamespace(cuda=built))
     simulate(modules={'torch': torch_build})
     item = only(environment.check_gpus(), 'gpu')
-    assert item.status == 'warning' and mend in item.mend
+    assert item.status == 'warning' and fix in item.fix
     monkeypatch.setenv('CUDA_VISIBLE_DEVICES', '-1')
     assert only(environment.check_gpus(), 'gpu').status == 'info'
 
@@ -177,10 +177,10 @@ def test_mmcv_operators(simulate, flavour, ext, status):
     item = only(environment.check_mmcv_ops(), 'mmcv ops')
     assert item.status == status
     if flavour == 'compiled' and status == 'error':
-        assert 'undefined symbol' in item.detail and 'mmcv-lite' in item.mend
+        assert 'undefined symbol' in item.detail and 'mmcv-lite' in item.fix
         simulate({'onedl-mmcv': '2.3.6'}, {'mmext.compat.mmcv_ops': ops, 'mmcv._ext': ext})
-        mend = only(environment.check_mmcv_ops(), 'mmcv ops').mend
-        assert 'MMCV_WITH_OPS=0 pip install' in mend and 'mmcv-lite' not in mend
+        fix = only(environment.check_mmcv_ops(), 'mmcv ops').fix
+        assert 'MMCV_WITH_OPS=0 pip install' in fix and 'mmcv-lite' not in fix
 
 
 def test_old_mmengine_traps(simulate, monkeypatch):
@@ -204,12 +204,12 @@ def test_opencv_twice_and_without_libgl(simulate):
     simulate({**both, 'opencv-python': '4.11'}, {'cv2': cv2})
     item = only(environment.check_opencv(), 'opencv')
     assert item.status == 'warning'
-    assert 'pip uninstall -y opencv-python opencv-python-headless' in item.mend
+    assert 'pip uninstall -y opencv-python opencv-python-headless' in item.fix
     lost = ImportError('libGL.so.1: cannot open shared object file')
     simulate({'opencv-python': '4.12'}, {'cv2': lost})
     item = only(environment.check_opencv(), 'opencv')
     assert item.status == 'error' and 'libGL.so.1' in item.detail
-    assert 'opencv-python-headless' in item.mend and 'libgl1' in item.mend
+    assert 'opencv-python-headless' in item.fix and 'libgl1' in item.fix
 
 
 def test_binaries_of_numpy_1(simulate):
@@ -221,15 +221,15 @@ def test_binaries_of_numpy_1(simulate):
     modules = {'numpy': numpy, 'torch': fake_torch(from_numpy=from_numpy), 'pycocotools._mask': old}
     simulate({'pycocotools': '2.0.6'}, modules)
     item = only(environment.check_numpy(), 'numpy')
-    assert item.status == 'error' and 'torch, pycocotools' in item.detail and 'numpy<2' in item.mend
+    assert item.status == 'error' and 'torch, pycocotools' in item.detail and 'numpy<2' in item.fix
     simulate({}, {'numpy': numpy, 'torch': fake_torch(from_numpy=lambda array: None)})
     assert only(environment.check_numpy(), 'numpy').status == 'ok'
 
 
 def test_configs_that_are_not_found(monkeypatch, tmp_path):
-    from mmext.compat import mim
+    from mmext import shipped
 
-    monkeypatch.setattr(mim, 'config_folder', lambda package: tmp_path)
+    monkeypatch.setattr(shipped, 'overlay_folder', lambda: tmp_path / 'overlays')
     item = only(environment.check_configs(), 'mmext:: configs')
     assert item.status == 'error' and 'mmext::_base_/default_runtime.py' in item.detail
 
@@ -240,7 +240,7 @@ def test_little_shared_memory_is_a_warning(monkeypatch, mib, warned):
     monkeypatch.setattr(environment.os, 'statvfs', lambda path: room, raising=False)
     found = list(environment.check_shared_memory())
     assert [item.status for item in found] == ['warning'] * warned
-    assert all(f'{mib} MiB' in item.detail and '--shm-size' in item.mend for item in found)
+    assert all(f'{mib} MiB' in item.detail and '--shm-size' in item.fix for item in found)
 
 
 def test_plugins_that_lack_a_package_name_the_command(monkeypatch, simulate):

@@ -30,7 +30,7 @@ def detectors(fragments):
     fragments(
         'pair',
         """
-_needs_ = dict(transform='MultiBranch', mend='take a semi-supervised config, or leave pair out')
+_needs_ = dict(transform='MultiBranch', fix='take a semi-supervised config, or leave pair out')
 _replaces_ = ['MeanTeacherHook']
 model = dict(
     type='mmext.P',
@@ -116,7 +116,7 @@ def finish(cfg, options):
         'own',
         """
 _completes_ = 'finish.finish'
-_needs_ = dict(transform='MultiBranch', mend='name a file')
+_needs_ = dict(transform='MultiBranch', fix='name a file')
 own = dict()
 optim_wrapper = dict(clip_grad=dict(max_norm=1))
 """,
@@ -153,7 +153,7 @@ def test_options_that_only_an_overlay_reads(completed, tmp_path, capsys):
 def test_the_keys_that_the_shipped_overlays_read_are_known():
     found = {
         key: name
-        for name in overlay.available()
+        for name in shipped.overlays()
         for key, value in overlay.load(name).items()
         if value == {}
     }

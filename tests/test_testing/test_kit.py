@@ -67,7 +67,7 @@ def test_a_sound_plugin_passes(sound, check):
 @pytest.mark.parametrize('name, check, said', BROKEN)
 def test_a_broken_plugin_is_caught(name, check, said, tmp_path):
     arguments = {'thing': object()} if name == 'TakesAnObject' else {}
-    with pytest.raises(ConformanceError, match=f'(?s)^{name}: {check}: .*({said}).*\nmend: '):
+    with pytest.raises(ConformanceError, match=f'(?s)^{name}: {check}: .*({said}).*\nfix: '):
         CHECKS[check](Trial(settings(name, **arguments), tmp_path))
 
 

@@ -42,7 +42,7 @@ def test_report_has_every_detail_and_mend(doctor, capsys, monkeypatch, with_rich
         monkeypatch.setitem(sys.modules, 'rich.console', None)
     doctor([FINE, WARNING, BROKEN])
     out = capsys.readouterr().out
-    for text in ('2.14.1', 'two of them', 'mend: pip uninstall one', 'mend: pip install mmcv-lite'):
+    for text in ('2.14.1', 'two of them', 'fix: pip uninstall one', 'fix: pip install mmcv-lite'):
         assert text in out
     assert 'noise' not in out
 
@@ -50,12 +50,12 @@ def test_report_has_every_detail_and_mend(doctor, capsys, monkeypatch, with_rich
 def test_json_is_nothing_but_json(doctor, capsys):
     assert doctor([FINE, BROKEN], '--json') == 1
     assert json.loads(capsys.readouterr().out) == [
-        {'check': 'torch', 'status': 'ok', 'detail': '2.14.1', 'mend': ''},
+        {'check': 'torch', 'status': 'ok', 'detail': '2.14.1', 'fix': ''},
         {
             'check': 'mmcv',
             'status': 'error',
             'detail': 'does not import',
-            'mend': 'pip install mmcv-lite',
+            'fix': 'pip install mmcv-lite',
         },
     ]
 

@@ -89,7 +89,7 @@ def add_own_data(
         What was chosen, one line each.
 
     Raises:
-        ValueError: Data or a config that cannot be used; the message names the mend.
+        ValueError: Data or a config that cannot be used; the message names the fix.
         FileNotFoundError: A file, a folder or the image of a COCO file does not exist.
 
     Example:

@@ -144,7 +144,7 @@ def check_opinions(detector: nn.Module) -> None:
     """Refuse a detector whose class distributions on single boxes cannot be read.
 
     Raises:
-        TypeError: Names the detector and the mend.
+        TypeError: Names the detector and the fix.
     """
     if isinstance(getattr(detector, 'roi_head', None), StandardRoIHead):
         return

@@ -319,7 +319,7 @@ def weigh_boxes(detector: nn.Module) -> None:
         detector: A built single-stage or two-stage MMDetection detector.
 
     Raises:
-        TypeError: A head whose losses cannot be weighted per box; names it and the mend.
+        TypeError: A head whose losses cannot be weighted per box; names it and the fix.
     """
     roi_head = getattr(detector, 'roi_head', None)
     dense = getattr(detector, 'rpn_head' if roi_head is not None else 'bbox_head', None)

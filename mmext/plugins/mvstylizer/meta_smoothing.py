@@ -1,4 +1,4 @@
-"""Meta-smoothing: upscale a stylised frame to any size and mend it, in one go."""
+"""Meta-smoothing: upscale a stylised frame to any size and fix it, in one go."""
 
 import torch
 from torch import Tensor, nn
@@ -165,7 +165,7 @@ class MetaSmoothing(SelfSupervised, Upscaler):
         }
 
     def tensor(self, photos: Tensor) -> Tensor:
-        """Photos mended at their own size, (N, 3, H, W)."""
+        """Photos fixed at their own size, (N, 3, H, W)."""
         return self.enlarge(photos, (photos.shape[2], photos.shape[3]))
 
     def upscale(self, frame: Frame, size: tuple[int, int], guide: Frame | None = None) -> Frame:

@@ -1,7 +1,7 @@
 """Random colour mappings and faults of style transfer: the material of self-supervised training.
 
 All of it is ours. A photo under two random mappings is a pair with the same content and different
-styles; a photo under a mapping, shrunk and spoiled, is what MetaSmoothing has to mend.
+styles; a photo under a mapping, shrunk and spoiled, is what MetaSmoothing has to fix.
 """
 
 import cv2
