@@ -220,7 +220,7 @@ def test_the_documents_with_commands_are_read():
     for path, command in (
         ('configs/smoothout/README.md', 'mmext data mnist'),
         ('README.md', 'mmext stylize IN STYLE OUT'),
-        ('CONTRIBUTING.md', 'make test'),
+        ('CONTRIBUTING.md', 'make setup # pinned dependencies, mmext in editable form'),
         ('projects/dropin/README.md', 'python projects/dropin/compose_run.py'),
         ('docs/mvstylizer_operations.md',
          'python -m mmext.plugins.mvstylizer.edge --config edge.toml --enroll CODE'),

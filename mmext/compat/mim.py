@@ -51,7 +51,7 @@ def patch(config: Any) -> None:
     """
     from mmengine.config.utils import MODULE2PACKAGE
 
-    from mmext.shipped import overlay_folder
+    from mmext import shipped
 
     MODULE2PACKAGE.setdefault('mmext', 'mmext')
     find = config._get_cfg_path
@@ -62,7 +62,7 @@ def patch(config: Any) -> None:
         package, external, relative = cfg_path.partition('::')
         if package != 'mmext' or not external:
             return find(cfg_path, filename)
-        return str(overlay_folder().parent / relative), None
+        return str(shipped.overlay_folder().parent / relative), None
 
     find_ours.knows_mmext = True  # type: ignore[attr-defined]
     config._get_cfg_path = staticmethod(find_ours)
