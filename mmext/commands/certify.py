@@ -120,9 +120,9 @@ def _certify(args: argparse.Namespace) -> None:
         sys.stdout.write(json.dumps(found, indent=2) + '\n')
         return
     table = Table(title=f'{len(records)} images, sigma {args.sigma:g}: {out}')
-    table.add_column('method')
+    table.add_column('measure')
+    for method in methods:
+        table.add_column(method, justify='right')
     for name in found[methods[0]]:
-        table.add_column(name, justify='right')
-    for method, row in found.items():
-        table.add_row(method, *(f'{value:.3f}' for value in row.values()))
-    Console(width=150).print(table)
+        table.add_row(name, *(f'{found[method][name]:.3f}' for method in methods))
+    Console().print(table)

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -173,6 +174,16 @@ def test_command_line_writes_all_reports(whole):
         assert found['methods'][method]['acr'] == pytest.approx(acr, abs=1e-6)
     assert (whole / 'certified.png').read_bytes().startswith(b'\x89PNG')
     assert len((whole / certification.RECORDS).read_text().splitlines()) == 13
+
+
+def test_command_line_shows_all_measures_on_a_narrow_terminal(whole, command, capsys, monkeypatch):
+    monkeypatch.setenv('COLUMNS', '80')
+    command(whole)
+    shown = capsys.readouterr().out
+    found = json.loads((whole / 'certified.json').read_text())['methods']
+    for name in found['cohen']:
+        values = [f'{found[method][name]:.3f}' for method in ('cohen', 't_certify')]
+        assert re.search(rf'│ {name} +│ +{values[0]} │ +{values[1]} │', shown), name
 
 
 def test_a_killed_certification_goes_on(whole, command, tmp_path, capsys):
