@@ -34,7 +34,8 @@ extensions = [
 ]  # fmt: skip
 nitpicky = False
 
-# Markdown and notebooks: tutorials run when the site is built.
+# Markdown and notebooks: tutorials run when the site is built, with this interpreter's `mmext`.
+os.environ['PATH'] = os.pathsep.join([str(Path(sys.executable).parent), os.environ['PATH']])
 myst_enable_extensions = ['amsmath', 'attrs_inline', 'colon_fence', 'deflist', 'dollarmath']
 myst_heading_anchors = 4
 myst_dmath_double_inline = True

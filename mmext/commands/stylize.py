@@ -130,13 +130,13 @@ def _stylize(args: argparse.Namespace) -> None:
         TextColumn('{task.fields[fps]:.1f} fps'), TimeRemainingColumn(),
     )  # fmt: skip
     with Progress(*columns, console=console) as progress:
-        task = progress.add_task(Path(args.source).name, total=None, fps=0.0)
+        task = progress.add_task(Path(args.source).name, total=None, fps=0.0, visible=False)
 
         def shown(done: int, expected: int | None) -> None:
             # Headers lie: the bar grows rather than overflows.
             total = None if expected is None else max(expected, done)
             speed = progress.tasks[0].speed or 0.0
-            progress.update(task, completed=done, total=total, fps=speed)
+            progress.update(task, completed=done, total=total, fps=speed, visible=True)
 
         report = stylize_file(
             args.source, args.style, args.target,

@@ -86,7 +86,7 @@ def check_checkpoint(model: nn.Module, path: str) -> None:
         FileNotFoundError: There is no such file.
         ValueError: The file is not a checkpoint, or some weights would not be loaded.
     """
-    checkpoint = read_checkpoint(path)
+    checkpoint = read_checkpoint(path, logger='silent')
     state = checkpoint.get('state_dict', checkpoint) if isinstance(checkpoint, Mapping) else None
     if not isinstance(state, Mapping):
         raise ValueError(f'{path} is not a checkpoint: it has no dict of weights')

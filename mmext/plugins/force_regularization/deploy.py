@@ -12,7 +12,7 @@ import torch
 from mmengine.config import Config
 from mmengine.model.utils import revert_sync_batchnorm
 from mmengine.registry import MODELS, init_default_scope
-from mmengine.runner import load_checkpoint, save_checkpoint
+from mmengine.runner import load_checkpoint
 from torch import Tensor, nn
 
 from mmext.launch.checkpoint import check_checkpoint
@@ -86,7 +86,7 @@ def low_rank_config(cfg: Config, report: Report, checkpoint: str, lr_scale: floa
 
     Returns:
         ``cfg`` around ``mmext.LowRank``, with ``load_from``, without pretrained weights from
-        elsewhere and without the hooks of force regularization and TRP.
+        elsewhere, without the hooks of force regularization and TRP and without ``work_dir``.
     """
     result = Config(copy.deepcopy(cfg._cfg_dict))
     inner = without_pretrained(result.model)
@@ -111,6 +111,7 @@ def cut_config(cfg: Config, ranks: Mapping[str, int], checkpoint: str, lr_scale:
 
 def _for_finetuning(cfg: Config, checkpoint: str, lr_scale: float) -> Config:
     cfg.load_from, cfg.resume = checkpoint, False
+    cfg.pop('work_dir', None)  # that of the training, whose checkpoints would be overwritten
     hooks = cfg.get('custom_hooks') or []
     cfg.custom_hooks = [hook for hook in hooks if hook['type'] not in _TRAINING_ONLY]
     wrapper = cfg.get('optim_wrapper') or {}
@@ -125,7 +126,7 @@ def save(model: nn.Module, cfg: Config, folder: Path) -> tuple[Path, Path]:
     """Write ``<folder>/<folder name>.py`` and the checkpoint that ``cfg.load_from`` names."""
     config = folder / f'{folder.name}.py'
     folder.mkdir(parents=True, exist_ok=True)
-    save_checkpoint({'meta': {}, 'state_dict': model.state_dict()}, cfg.load_from)
+    torch.save({'meta': {}, 'state_dict': model.state_dict()}, cfg.load_from)
     cfg.dump(config)
     return config, Path(cfg.load_from)
 

@@ -71,6 +71,7 @@ def test_host_models_are_decomposed_exported_and_rebuilt(config, tmp_path, capsy
     tool('decompose', config, path, '--energy', 0.8, '--shape', *HOSTS[config], '--rounds', 1,
          '--round-to', 1, '--out', out, *([] if 'faster' in config else ['--onnx']))  # fmt: skip
     text = capsys.readouterr().out
+    assert 'Loads checkpoint' not in text and text.split()[0] == 'layer'
     report = json.loads((out / 'report.json').read_text())
     assert report['macs'] < 0.9 * report['macs_before']
     assert f'mmext train {out}/low.py' in text
@@ -98,9 +99,10 @@ def test_prune_finetune_deploy(tmp_path, capsys):
     low = tmp_path / 'low'
     shape = ('--shape', 1, 28, 28, '--rounds', 1)
     tool('decompose', LENET, path, '--ranks', _json(tmp_path, {'backbone.conv2': 12}), *shape,
-         '--out', low, '--lr-scale', '0.5')  # fmt: skip
+         '--out', low, '--lr-scale', '0.5', '--cfg-options', f'work_dir={tmp_path}')  # fmt: skip
     cfg = Config.fromfile(low / 'low.py')
     assert cfg.model.ranks == {'backbone.conv2': 12} and cfg.load_from == str(low / 'low.pth')
+    assert 'work_dir' not in cfg  # fine-tuning would write over the training
     assert cfg.optim_wrapper.optimizer.lr == pytest.approx(0.005)
     types = [hook.type for hook in cfg.custom_hooks]
     assert 'mmext.ForceRegularizationHook' not in types and 'mmext.IterSeedHook' in types
