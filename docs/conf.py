@@ -44,8 +44,6 @@ nb_execution_timeout = -1
 nb_execution_raise_on_error = True
 nb_execution_cache_path = str(ROOT / 'build' / 'notebooks')
 nb_merge_streams = True
-# Cells call mmext of the interpreter that builds the site; it is the notebooks' kernel, too.
-os.environ['PATH'] = os.pathsep.join([str(Path(sys.executable).parent), os.environ['PATH']])
 
 # Docstrings.
 autosummary_generate = True

@@ -9,7 +9,7 @@ import yaml
 from mmengine.config import Config
 
 from mmext import zoo
-from mmext.commands import zoo as command
+from mmext.commands.main import main
 
 NETWORKS = {entry.name: entry for entry in zoo.entries()}
 PUBLISHED = [name for name, entry in NETWORKS.items() if entry.record.exists()]
@@ -87,9 +87,7 @@ def test_changed_weights_are_refused(copied, capsys):
     entry.weights.write_bytes(entry.weights.read_bytes() + b'x')
     with pytest.raises(ValueError, match='is not the file that its metafile names'):
         zoo.build(entry)
-    with pytest.raises(SystemExit) as stopped:
-        command.main(['verify', entry.name, '--weights-only'])
-    assert stopped.value.code == 1
+    assert main(['zoo', 'verify', entry.name, '--weights-only']) == 1
     assert f'{entry.name}: {entry.weights} is not the file' in capsys.readouterr().out
 
 
@@ -117,15 +115,15 @@ def test_unknown_networks_and_absent_files_are_said(copied, capsys):
     with pytest.raises(FileNotFoundError, match='in the repository, not in the wheel'):
         zoo.find(f'mmext::plain/{entry.name}.py')
     with pytest.raises(SystemExit) as stopped:
-        command.main(['verify', 'nothing'])
+        main(['zoo', 'verify', 'nothing'])
     assert stopped.value.code == 2
 
 
 def test_list_names_all_networks_and_what_is_untrained(capsys):
-    command.main(['list'])
+    main(['zoo', 'list'])
     text = capsys.readouterr().out
     assert all(name in text for name in NETWORKS)
     assert 'smoothout_alexnet_in1k' not in text
-    command.main(['list', '--untrained'])
+    main(['zoo', 'list', '--untrained'])
     text = capsys.readouterr().out
     assert '  smoothout_alexnet_in1k\n' in text and '  lenet_mnist\n' not in text
