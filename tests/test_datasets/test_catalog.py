@@ -147,7 +147,7 @@ def test_a_missing_set_is_named_with_its_command(tiny, monkeypatch):
 
 def test_the_table_is_read_without_torch():
     code = (
-        'import sys\nfrom mmext.commands import data\ndata.main(["--list"])\n'
+        'import sys\nfrom mmext.commands.main import main\nmain(["data", "--list"])\n'
         'assert "torch" not in sys.modules'
     )
     done = subprocess.run(

@@ -98,7 +98,7 @@ def test_mistakes_are_named(pairs):
     with pytest.raises(ValueError, match='max_side=8 must be at least 16'):
         build(pairs, max_side=8)
     (pairs / 'style_masks/02.png').unlink()
-    with pytest.raises(FileNotFoundError, match='style_masks/02.png is missing: python tools/data'):
+    with pytest.raises(FileNotFoundError, match='style_masks/02.png is missing: mmext data'):
         build(pairs)
     with pytest.raises(FileNotFoundError, match='is missing: mmext data mnist'):
         build(Path('data/mnist'))

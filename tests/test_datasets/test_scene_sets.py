@@ -294,8 +294,8 @@ def test_a_folder_of_before_counts_as_one_with_default_settings(tmp_path, small_
 @pytest.mark.parametrize(
     ('settings', 'message'),
     [
-        (LARGE['fashion-mnist'], r'fashion-mnist is missing: python tools/data\.py fashion-mnist'),
-        (LARGE['mnist'], r'mnist is missing: python tools/data\.py mnist'),
+        (LARGE['fashion-mnist'], r'fashion-mnist is missing: mmext data fashion-mnist'),
+        (LARGE['mnist'], r'mnist is missing: mmext data mnist'),
         (SceneSettings(photos='bsds500'), r"bsds500 .*photos='packages'"),
     ],
 )
@@ -346,5 +346,5 @@ def test_command_line_starts_from_a_named_set(root, tmp_path, small_sets):
         train=20, sides=(30, 60), photos='packages', percent=(50,), stratified=False,
     )  # fmt: skip
     assert settings == generator._as_json(wanted)
-    with pytest.raises(SystemExit, match=r'error: .*python tools/data\.py mnist'):
+    with pytest.raises(SystemExit, match=r'error: .*mmext data mnist'):
         main(['--like', 'mnist_scenes', '--out', str(out / 'no'), '--data-root', str(tmp_path)])

@@ -82,13 +82,16 @@ def test_the_demo_installs_no_more_than_it_needs_and_the_tests_add_only_the_rest
     assert files_installed(env.commands) == ['runtime', 'upstream', 'data']
     env.commands.clear()
     whole = env.dependencies('upstream', 'all')
-    rest = ['system', 'clips', 'deploy', 'comparators', 'tests', 'nodeps']
+    rest = ['system', 'clips', 'deploy', 'comparators', 'completion', 'tests', 'nodeps']
     assert files_installed(env.commands) == rest
+    env.commands.clear()
+    env.dependencies('upstream', 'docs')
+    assert files_installed(env.commands) == ['docs']
     env.commands.clear()
     assert env.dependencies('upstream', 'demo') == demo and not env.commands
     # Every requirement file is in some part.
     known = {path.stem for path in env.REQUIREMENTS.glob('*.txt')}
-    assert known == {'runtime', 'upstream', 'data', *rest, 'onedl', 'video', 'constraints'}
+    assert known == {'runtime', 'upstream', 'data', *rest, 'docs', 'onedl', 'video', 'constraints'}
     system = env.dependencies('upstream', 'system')
     for upper, lower in [(whole, system), (system, demo)]:
         (link,) = upper.rglob(env.BELOW)

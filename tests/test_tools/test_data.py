@@ -1,4 +1,4 @@
-"""tools/data.py: every source of a set, every sum, and nothing half-written."""
+"""``mmext data``: every source of a set, every sum, and nothing half-written."""
 
 import dataclasses
 import functools

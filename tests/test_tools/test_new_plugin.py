@@ -56,11 +56,12 @@ def generate(tmp_path):
 def test_the_document_followed_to_the_letter(checkout, tmp_path):
     text = (checkout / 'docs/add_a_plugin.md').read_text()
     blocks = re.findall(r'```bash\n(.*?)```', text, re.DOTALL)
-    assert len(blocks) == 2 and 'new_plugin.py' in blocks[0]
+    assert len(blocks) == 2 and 'mmext new ' in blocks[0]
     programs = tmp_path / 'bin'
     programs.mkdir()
-    (programs / 'python').write_text(f'#!/bin/sh\nexec {sys.executable} "$@"\n')
-    (programs / 'python').chmod(0o755)
+    for name, command in (('python', ''), ('mmext', ' -m mmext')):
+        (programs / name).write_text(f'#!/bin/sh\nexec {sys.executable}{command} "$@"\n')
+        (programs / name).chmod(0o755)
     path = f'{programs}:{os.environ["PATH"]}'
     for block in blocks:
         done = subprocess.run(

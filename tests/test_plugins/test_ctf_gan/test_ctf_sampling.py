@@ -180,10 +180,10 @@ def test_the_tool_keeps_the_order_of_classes_and_interpolates(tool, tmp_path):
 
 
 def test_the_tool_knows_names_of_classes(tool, monkeypatch):
-    import sample_gan
+    from mmext.commands import sample
 
-    monkeypatch.setattr(sample_gan, '_class_names', lambda cfg: ['a', 'b', 'c'])
-    assert sample_gan._labels(['c', 'a'], None, 3) == [2, 0]
+    monkeypatch.setattr(sample, '_class_names', lambda cfg: ['a', 'b', 'c'])
+    assert sample._labels(['c', 'a'], None, 3) == [2, 0]
 
 
 @pytest.mark.parametrize(
@@ -204,4 +204,4 @@ def test_the_tool_tells_mistakes(tool, capsys, options, message):
         tool(*options)
     assert stopped.value.code == 2
     told = capsys.readouterr().err
-    assert told.startswith('sample_gan.py: error: ') and message in told
+    assert told.startswith('mmext sample: error: ') and message in told

@@ -243,7 +243,7 @@ def test_the_tool_attacks_resumes_and_saves(root, victim, tmp_path):
         assert (predict(model, results['img']) != row['label']) == row['success'][0]
     with pytest.raises(FileNotFoundError, match='sample 99 was not attacked'):
         load_image(dict(sample_idx=99))
-    with pytest.raises(FileNotFoundError, match='tools/attack.py'):
+    with pytest.raises(FileNotFoundError, match='mmext attack'):
         TRANSFORMS.build(dict(type='mmext.LoadAdversarialImage', folder=str(tmp_path)))
     other = tool(root, *victim, *options[:-2], '--device', 'cpu', '--kappa', 1)
     assert other.returncode == 2 and 'records of other settings' in other.stderr
@@ -298,16 +298,13 @@ def test_the_tools_mistakes_are_one_line(root, victim, tmp_path, capsys):
             _main(root)([*map(str, arguments), '--out', str(tmp_path / 'o'), '--device', 'cpu'])
         assert stopped.value.code == 2
         error = capsys.readouterr().err
-        assert 'attack.py: error: ' in error and message in error
+        assert 'mmext attack: error: ' in error and message in error
 
 
 def _main(root):
-    from importlib.util import module_from_spec, spec_from_file_location
+    from mmext.commands.main import main
 
-    spec = spec_from_file_location('attack_tool', root / 'tools/attack.py')
-    module = module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module.main
+    return lambda argv: main(['attack', *argv])
 
 
 def test_wrong_classes_and_probabilities_are_refused(victim, tmp_path):
