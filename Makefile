@@ -43,7 +43,7 @@ mvstylizer-system: setup
 	@$(RUN) projects/mvstylizer/system_demo.py $(ARGS)
 
 test: setup
-	@$(ONE_THREAD) $(RUN) -m pytest -m 'not slow' -n 2 --dist loadfile $(ARGS)
+	@$(ONE_THREAD) $(RUN) -m pytest -m 'not slow' -n 2 --dist loadfile --no-loadscope-reorder $(ARGS)
 
 test-slow: setup
 	@$(ONE_THREAD) $(RUN) -m pytest -m slow --timeout=0 $(ARGS)
