@@ -95,17 +95,26 @@ def overlays() -> list[str]:
     return sorted(path.stem for path in overlay_folder().glob('*.py'))
 
 
+def own_configs() -> Path:
+    """Folder of the configs of mmext."""
+    return config_folder(Path(__file__).resolve().parent)
+
+
 def overlay_folder() -> Path:
     """Folder of the fragments behind ``--with``."""
-    return config_folder(Path(__file__).resolve().parent) / 'overlays'
+    return own_configs() / 'overlays'
 
 
-def plugins() -> dict[str, dict[str, Any]]:
-    """Name of a plugin -> the collection of its metafile, with its ``Plugin`` block."""
+def plugins(configs: Path | None = None) -> dict[str, dict[str, Any]]:
+    """Name of a plugin -> the collection of its metafile, with its ``Plugin`` block.
+
+    Args:
+        configs: Folder of configs; None: those of mmext.
+    """
     import yaml
 
     found = {}
-    for path in sorted(overlay_folder().parent.glob('*/metafile.yml')):
+    for path in sorted((configs or own_configs()).glob('*/metafile.yml')):
         collection = yaml.safe_load(path.read_text())['Collections'][0]
         if 'Plugin' in collection:
             found[path.parent.name] = collection

@@ -62,7 +62,7 @@ class Entry:
 
 def root() -> Path:
     """Folder that holds configs and model index: the checkout, or ``.mim`` in a wheel."""
-    return shipped.config_folder(Path(mmext.__file__).resolve().parent).resolve().parent
+    return shipped.own_configs().resolve().parent
 
 
 def metafiles() -> list[Path]:

@@ -16,8 +16,6 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT), str(ROOT / 'projects'), str(ROOT / 'tests')]
 
@@ -31,12 +29,9 @@ KEYS = ('Type', 'Summary', 'Takes', 'Needs', 'Slots', 'Extra Passes', 'Extra Mem
 
 def metadata() -> dict[str, dict[str, Any]]:
     """Plugin -> the ``Plugin`` block of its metafile."""
-    found = {}
-    for path in sorted((ROOT / 'configs').glob('*/metafile.yml')):
-        collection = yaml.safe_load(path.read_text())['Collections'][0]
-        if 'Plugin' in collection:
-            found[path.parent.name] = collection['Plugin']
-    return found
+    from mmext import shipped
+
+    return {name: found['Plugin'] for name, found in shipped.plugins(ROOT / 'configs').items()}
 
 
 def verdicts() -> dict[tuple[str, str], str | None]:

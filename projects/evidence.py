@@ -21,7 +21,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-import yaml
 from harness.folders import write_json
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -213,12 +212,10 @@ def verdicts() -> str:
 
 def plugins() -> str:
     """One line for each plugin, from its metafile and its verdicts, for a page of ``docs``."""
+    from mmext import shipped
+
     lines = _head('plugin', 'main type', 'paper', 'for', 'verdicts on its claims')
-    for path in sorted(ROOT.glob('configs/*/metafile.yml')):
-        plugin = path.parent.name
-        collection = yaml.safe_load(path.read_text())['Collections'][0]
-        if 'Plugin' not in collection:
-            continue
+    for plugin, collection in shipped.plugins(ROOT / 'configs').items():
         about, paper = collection['Plugin'], collection['Paper']
         found = Counter(result['verdict'] for _, _, result in _results(plugin))
         verdicts = ', '.join(f'{found[name]} {name}' for name in VERDICTS if found[name])

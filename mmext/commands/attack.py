@@ -51,21 +51,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
     parser.add_argument('--norm', choices=('linf', 'l2'), help='ball of pgd and fgsm')
     parser.add_argument('--batch-size', type=int, default=64)
-    parser.add_argument('--skip', type=int, default=1, help='every how many images to take one')
-    parser.add_argument('--max', type=int, help='at most so many images')
     parser.add_argument('--seed', type=int, default=0, help='seed of random starts')
-    parser.add_argument(
-        '--bounds', type=float, nargs=2, default=(0, 255), help='range of the raw images'
-    )
     parser.add_argument('--save', metavar='DIR', help='keep the adversarial images here')
     parser.add_argument(
         '--out', help='folder of the results (default: work_dirs/<config name>/<attack>)'
     )
-    parser.add_argument('--device', help='default: a GPU where there is one')
-    parser.add_argument(
-        '--json', action='store_true', help='print the summary as JSON, in place of the table'
-    )
-    options.add_cfg_options(parser)
+    options.add_images(parser)
 
 
 def run(args: argparse.Namespace) -> None:
@@ -97,8 +88,7 @@ def _attack(args: argparse.Namespace) -> None:
     from mmext.plugins.guided_cw import evaluation
     from mmext.plugins.guided_cw.load_adversarial_image import write_index
 
-    if args.skip < 1 or (args.max is not None and args.max < 1):
-        raise ValueError('--skip and --max must be at least 1')
+    options.check_images(args)
     settings_of_attack = _options(args)
     budgeted = args.attack in evaluation.BUDGETED
     eps = tuple(args.eps or (() if budgeted else L2))

@@ -30,8 +30,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('--alpha', type=float, default=0.001, help='chance of a wrong certificate')
     parser.add_argument('--batch', type=int, default=1024, help='noisy images per forward pass')
     parser.add_argument('--images', type=int, default=16, help='images that share a forward pass')
-    parser.add_argument('--skip', type=int, default=1, help='every how many images to take one')
-    parser.add_argument('--max', type=int, help='at most so many images')
     parser.add_argument(
         '--target-radius', type=float, metavar='R', help='stop an image once R is decided'
     )
@@ -45,16 +43,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument('--seed', type=int, default=0, help='seed of the noise')
     parser.add_argument(
-        '--bounds', type=float, nargs=2, default=(0, 255), help='range of the raw images'
-    )
-    parser.add_argument(
         '--out', help='folder of the results (default: work_dirs/<config name>/certify_<sigma>)'
     )
-    parser.add_argument('--device', help='default: a GPU where there is one')
-    parser.add_argument(
-        '--json', action='store_true', help='print the summary as JSON, in place of the table'
-    )
-    options.add_cfg_options(parser)
+    options.add_images(parser)
 
 
 def run(args: argparse.Namespace) -> None:
@@ -74,8 +65,7 @@ def _certify(args: argparse.Namespace) -> None:
     from mmext.launch.records import sha256
     from mmext.plugins.randomized_smoothing import SmoothedClassifier, certification
 
-    if args.skip < 1 or (args.max is not None and args.max < 1):
-        raise ValueError('--skip and --max must be at least 1')
+    options.check_images(args)
     cfg = launch.load_config(args.config, args.cfg_options, checkpoint=args.checkpoint)
     base = certification.load_base(cfg, args.checkpoint, args.device or get_device())
     model = SmoothedClassifier(

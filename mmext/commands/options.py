@@ -61,6 +61,26 @@ def add_cfg_options(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_images(parser: argparse.ArgumentParser) -> None:
+    """Add the options of commands that treat the test images of a classifier one by one."""
+    parser.add_argument('--skip', type=int, default=1, help='every how many images to take one')
+    parser.add_argument('--max', type=int, help='at most so many images')
+    parser.add_argument(
+        '--bounds', type=float, nargs=2, default=(0, 255), help='range of the raw images'
+    )
+    parser.add_argument('--device', help='default: a GPU where there is one')
+    parser.add_argument(
+        '--json', action='store_true', help='print the summary as JSON, in place of the table'
+    )
+    add_cfg_options(parser)
+
+
+def check_images(args: argparse.Namespace) -> None:
+    """Raise ValueError where ``--skip`` or ``--max`` of :func:`add_images` is not positive."""
+    if args.skip < 1 or (args.max is not None and args.max < 1):
+        raise ValueError('--skip and --max must be at least 1')
+
+
 def add_overlays(parser: argparse.ArgumentParser) -> None:
     """Add ``--with``; the names arrive as ``args.overlays``."""
     names = shipped.overlays()

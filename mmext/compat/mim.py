@@ -62,7 +62,7 @@ def patch(config: Any) -> None:
         package, external, relative = cfg_path.partition('::')
         if package != 'mmext' or not external:
             return find(cfg_path, filename)
-        return str(shipped.overlay_folder().parent / relative), None
+        return str(shipped.own_configs() / relative), None
 
     find_ours.knows_mmext = True  # type: ignore[attr-defined]
     config._get_cfg_path = staticmethod(find_ours)

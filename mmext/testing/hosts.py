@@ -55,13 +55,12 @@ def semi_detector(data: Path) -> Config:
 
 
 def _scenes(name: str, data: Path) -> Config:
-    import mmext
     from mmext.datasets.scenes import SceneSettings, generate
-    from mmext.shipped import config_folder
+    from mmext.shipped import own_configs
 
     scenes = data / 'digit_scenes'
     generate(scenes, SceneSettings(train=24, val=1, test=1, percent=(25,), folds=1))
-    cfg = Config.fromfile(config_folder(Path(mmext.__file__).parent) / 'cst' / name)
+    cfg = Config.fromfile(own_configs() / 'cst' / name)
     # The text of the file would be found again by MMEngine, with the values before these.
     cfg = Config(cfg.to_dict())
     _replace(cfg, {'data/digit_scenes/': f'{scenes}/', '@2': '@25'})

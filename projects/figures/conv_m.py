@@ -1,14 +1,10 @@
 """Adaptation by three losses: features of both domains, and the accuracy on the target."""
 
-import json
-from pathlib import Path
-
 import matplotlib.pyplot as plt
 import style
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-ROOT = Path(__file__).resolve().parents[2]
 SOURCES = ('projects/conv_m/results/losses.json',)
 #: Title in the results -> label here.
 METHODS = {
@@ -28,7 +24,7 @@ TASKS = {
 
 def draw(theme: style.Style) -> Figure:
     """Above: t-SNE of the features without and with adaptation. Below: accuracies."""
-    rows = json.loads((ROOT / SOURCES[0]).read_text())['rows']
+    rows = style.recorded(SOURCES[0])['rows']
     figure = plt.figure(figsize=(style.WIDTH, 5.6), layout='constrained')
     above, below = figure.subfigures(2, 1, height_ratios=(1.25, 1))
     embedded = {row['title']: row['embedding'] for row in rows if 'embedding' in row}

@@ -1,8 +1,5 @@
 """CST: the cycle of two students and two teachers, and detections of the demo."""
 
-import json
-from pathlib import Path
-
 import matplotlib.pyplot as plt
 import style
 import torch
@@ -12,7 +9,6 @@ from matplotlib.patches import Rectangle
 
 from mmext.plugins.cst.functional import cross_iou
 
-ROOT = Path(__file__).resolve().parents[2]
 SOURCES = 'projects/cst/results/demo/scenes.jpg', 'projects/cst/results/demo/scenes.json'
 ROWS = {'supervised': 'labels alone', 'cst': 'CST, one teacher'}
 PICTURES = 4
@@ -29,8 +25,8 @@ def draw(theme: style.Style) -> Figure:
     figure = plt.figure(figsize=(style.WIDTH, 3.15), layout='constrained')
     left, right = figure.subfigures(1, 2, width_ratios=(1, 2.6))
     cycle(left.subplots(), theme)
-    told = json.loads((ROOT / SOURCES[1]).read_text())
-    strip = plt.imread(ROOT / SOURCES[0])
+    told = style.recorded(SOURCES[1])
+    strip = style.image(SOURCES[0])
     side = len(strip)
     for line, (name, title) in zip(right.subplots(2, PICTURES), ROWS.items(), strict=True):
         for index, ax in enumerate(line):

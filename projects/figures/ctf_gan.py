@@ -1,15 +1,11 @@
 """CTF-GAN with fewer high-quality images: samples of the study, and their distance to real ones."""
 
-import json
-from pathlib import Path
-
 import matplotlib.pyplot as plt
 import numpy as np
 import style
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-ROOT = Path(__file__).resolve().parents[2]
 RESULTS = 'projects/ctf_gan/results'
 SOURCES = tuple(
     f'{RESULTS}/{name}' for name in ('digits_samples.png', 'glyphs_samples.png', 'digits.json',
@@ -35,14 +31,14 @@ def draw(theme: style.Style) -> Figure:
     above, below = figure.subfigures(2, 1, height_ratios=(1.45, 1))
     grid = above.subplots(len(TITLES), len(PANELS))
     for line, name in zip(grid, TITLES, strict=True):
-        picture = plt.imread(ROOT / RESULTS / f'{name}_samples.png')
+        picture = style.image(f'{RESULTS}/{name}_samples.png')
         for ax, (title, place) in zip(line, PANELS.items(), strict=True):
             style.pictures(ax, title if name == 'digits' else '')
             ax.imshow(samples(picture, *place), interpolation='nearest')
             ax.title.set_size(10.5)
         line[0].set_ylabel(TITLES[name])
     for ax, name in zip(below.subplots(1, 2, sharey=True), TITLES, strict=True):
-        rows = json.loads((ROOT / RESULTS / f'{name}.json').read_text())['rows']
+        rows = style.recorded(f'{RESULTS}/{name}.json')['rows']
         bars(ax, rows, theme)
         seeds = len(rows[0]['metrics']['FID-C']['values'])
         ax.set_xlabel(f'FID-C, {TITLES[name]}, {seeds} seed{"s" * (seeds > 1)}')

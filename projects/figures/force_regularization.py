@@ -1,14 +1,10 @@
 """Force regularization: ranks of the layers, and accuracy against the MACs that are left."""
 
-import json
-from pathlib import Path
-
 import numpy as np
 import style
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-ROOT = Path(__file__).resolve().parents[2]
 SOURCES = (
     'projects/force_regularization/results/resnet20_glyphs.json',
     'projects/force_regularization/results/lenet_digits.json',
@@ -25,7 +21,7 @@ METHODS = {
 
 def draw(theme: style.Style) -> Figure:
     """Left: ranks of ResNet-20 by layer. Others: accuracy by MACs after fine-tuning."""
-    results = [json.loads((ROOT / source).read_text()) for source in SOURCES]
+    results = [style.recorded(source) for source in SOURCES]
     tables = [{row['method']: row for row in result['rows']} for result in results]
     colours = dict(zip(METHODS, (theme.muted, *theme.cycle[1::-1], theme.cycle[2], theme.accent),
                        strict=True))  # fmt: skip

@@ -1,14 +1,10 @@
 """Guided CW at a small budget: what the attacks change, and success by the number of gradients."""
 
-import json
-from pathlib import Path
-
 import matplotlib.pyplot as plt
 import numpy as np
 import style
 from matplotlib.figure import Figure
 
-ROOT = Path(__file__).resolve().parents[2]
 RESULTS = 'projects/guided_cw/results'
 SOURCES = (
     f'{RESULTS}/pictures/glyphs.png',
@@ -28,8 +24,8 @@ def draw(theme: style.Style) -> Figure:
     """Above: clean and attacked images. Below: success and distance against gradients."""
     figure = plt.figure(figsize=(style.WIDTH, 5.2), layout='constrained')
     above, below = figure.subfigures(2, 1, height_ratios=(1.05, 1))
-    told = json.loads((ROOT / SOURCES[1]).read_text())
-    tiles = plt.imread(ROOT / SOURCES[0])
+    told = style.recorded(SOURCES[1])
+    tiles = style.image(SOURCES[0])
     side = len(tiles) // 3
     rows = above.subplots(3, tiles.shape[1] // side)
     above.suptitle('5 constants × 50 steps, learning rate 0.01', fontsize=11.5)
@@ -43,7 +39,7 @@ def draw(theme: style.Style) -> Figure:
             if found is None:
                 ax.images[0].set_alpha(0.35)
         rows[line, 0].set_ylabel(name.split()[0])
-    curves(below.subplots(1, 2), json.loads((ROOT / SOURCES[2]).read_text())['rows'], theme)
+    curves(below.subplots(1, 2), style.recorded(SOURCES[2])['rows'], theme)
     return figure
 
 

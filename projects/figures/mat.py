@@ -1,13 +1,9 @@
 """MAT: accuracy under attacks of rising strength, by what the network was trained on."""
 
-import json
-from pathlib import Path
-
 import style
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-ROOT = Path(__file__).resolve().parents[2]
 SOURCES = ('projects/mat/results/working_zones.json',)
 NAMES = {
     'clean': 'clean images only',
@@ -23,7 +19,7 @@ ATTACK = 'PGD-20'
 
 def draw(theme: style.Style) -> Figure:
     """Left: a curve for each training. Right: its mean over the curve."""
-    result = json.loads((ROOT / SOURCES[0]).read_text())
+    result = style.recorded(SOURCES[0])
     rows = {row['method']: row['metrics'] for row in result['rows']}
     colours = dict(zip(NAMES, (theme.muted, *theme.cycle, theme.accent), strict=True))
     figure, (left, right) = style.axes(2, height=3.5, width_ratios=(1.15, 1))

@@ -1,15 +1,11 @@
 """MVStylizer: one frame of the quality study made in five ways, and how much faster chains are."""
 
-import json
-from pathlib import Path
-
 import matplotlib.pyplot as plt
 import style
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter
 
-ROOT = Path(__file__).resolve().parents[2]
 RESULTS = 'projects/mvstylizer/results'
 SOURCES = f'{RESULTS}/contact_sheet.jpg', f'{RESULTS}/speed.json'
 #: Titles of the columns of the contact sheet, whose first row is the clip of known flow.
@@ -28,7 +24,7 @@ def draw(theme: style.Style) -> Figure:
     """Left: the frame. Right: speed-up over the network on every full frame."""
     figure = plt.figure(figsize=(style.WIDTH, 3.0), layout='constrained')
     left, right = figure.subfigures(1, 2, width_ratios=(1.9, 1))
-    sheet = plt.imread(ROOT / SOURCES[0])
+    sheet = style.image(SOURCES[0])
     x, y, width, height = PICTURE
     for column, (ax, title) in enumerate(zip(left.subplots(2, 3).flat, COLUMNS, strict=True)):
         style.pictures(ax, title)
@@ -37,7 +33,7 @@ def draw(theme: style.Style) -> Figure:
         # Fewer colours make the file a third smaller, and nobody sees it.
         tile = sheet[y : y + height, start : start + width] // 8 * 8 + 4
         ax.imshow(tile, interpolation='nearest')
-    speed_up(right.subplots(), json.loads((ROOT / SOURCES[1]).read_text())['rows'], theme)
+    speed_up(right.subplots(), style.recorded(SOURCES[1])['rows'], theme)
     return figure
 
 

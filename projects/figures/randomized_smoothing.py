@@ -1,13 +1,9 @@
 """Randomized smoothing: certified accuracy by radius, four trainings and two bounds."""
 
-import json
-from pathlib import Path
-
 import style
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-ROOT = Path(__file__).resolve().parents[2]
 SOURCES = ('projects/randomized_smoothing/results/adre.json',)
 TRAININGS = {'Gaussian': 'Gaussian noise', 'ADRE': 'ADRE', 'SmoothAdv': 'SmoothAdv',
              'ADRE + adversarial': 'ADRE + adversarial'}  # fmt: skip
@@ -16,7 +12,7 @@ BOUNDS = {'cohen': "Cohen's bound", 't_certify': 'T-CERTIFY'}
 
 def draw(theme: style.Style) -> Figure:
     """Left: trainings under Cohen's bound. Others: both bounds of the same networks."""
-    result = json.loads((ROOT / SOURCES[0]).read_text())
+    result = style.recorded(SOURCES[0])
     rows = {row['method']: row for row in result['rows']}
     figure, (left, middle, right) = style.axes(3, height=3.5, width_ratios=(1.35, 1, 1))
     colours = (theme.muted, theme.accent, theme.cycle[0], theme.cycle[1])

@@ -1,19 +1,15 @@
 """SmoothOut leaves a sharp minimum: the loss, its average over the noise, and where runs end."""
 
-import json
-from pathlib import Path
-
 import numpy as np
 import style
 from matplotlib.figure import Figure
 
-ROOT = Path(__file__).resolve().parents[2]
 SOURCES = ('projects/smoothout/results/landscape.json',)
 
 
 def draw(theme: style.Style) -> Figure:
     """Left: the landscape before and after averaging. Right: ends of all runs."""
-    result = json.loads((ROOT / SOURCES[0]).read_text())
+    result = style.recorded(SOURCES[0])
     data = result['data']
     wells = data['sharp minimum (place, depth, width)'], data['flat']
     x = np.linspace(-1.2, 5, 800)

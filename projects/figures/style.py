@@ -1,17 +1,34 @@
 """The one style of all figures of the documentation, on light and on dark pages."""
 
+import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import matplotlib as mpl
 import matplotlib.pyplot as plt
+import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 #: Pixels per inch; 8 inches wide is twice the width of a text column, sharp on dense screens.
 DPI = 200
 WIDTH = 8.0
+
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def recorded(path: str) -> Any:
+    """Content of a JSON file of the repository."""
+    return json.loads((ROOT / path).read_text())
+
+
+def image(path: str) -> np.ndarray:
+    """An image file of the repository."""
+    return plt.imread(ROOT / path)
 
 
 @dataclass(frozen=True)

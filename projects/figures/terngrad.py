@@ -1,13 +1,9 @@
 """TernGrad: bytes that a rank sends for a step, and step time by the speed of the link."""
 
-import json
-from pathlib import Path
-
 import style
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-ROOT = Path(__file__).resolve().parents[2]
 SOURCES = ('projects/terngrad/results/network.json',)
 LINKS = {'100mbit': '100 Mbit/s', '1gbit': '1 Gbit/s', 'unlimited': 'no limit'}
 # Method in the record -> its name on the page. fp16 and PowerSGD of rank 2 behave like these.
@@ -17,7 +13,7 @@ METHODS = {'fp32': 'float32', 'bf16': 'bfloat16', 'PowerSGD rank 1': 'PowerSGD, 
 
 def draw(theme: style.Style) -> Figure:
     """Left: megabytes of a step, a bar for each method. Others: seconds of a step by link."""
-    result = json.loads((ROOT / SOURCES[0]).read_text())
+    result = style.recorded(SOURCES[0])
     rows = {row['method']: row['metrics'] for row in result['rows']}
     colours = dict(zip(METHODS, (theme.muted, *theme.cycle[:2], theme.accent), strict=True))
     figure, (wire, *steps) = style.axes(3, height=3.3, width_ratios=(1.15, 1, 1))

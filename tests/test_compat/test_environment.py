@@ -229,7 +229,7 @@ def test_binaries_of_numpy_1(simulate):
 def test_configs_that_are_not_found(monkeypatch, tmp_path):
     from mmext import shipped
 
-    monkeypatch.setattr(shipped, 'overlay_folder', lambda: tmp_path / 'overlays')
+    monkeypatch.setattr(shipped, 'own_configs', lambda: tmp_path)
     item = only(environment.check_configs(), 'mmext:: configs')
     assert item.status == 'error' and 'mmext::_base_/default_runtime.py' in item.detail
 
