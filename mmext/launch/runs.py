@@ -1,7 +1,6 @@
 """From a config to the Runner: what one training or one test run needs in its config."""
 
 import functools
-import logging
 import os
 from typing import Any
 
@@ -19,7 +18,7 @@ from mmext.launch.annotations import check_annotations
 from mmext.launch.arguments import check_arguments
 from mmext.launch.checkpoint import check_checkpoint, check_exists, checkpoint_to_resume
 from mmext.launch.config import work_dir_of
-from mmext.launch.console import ShortStartHook, short_start
+from mmext.launch.console import ShortStartHook, say, short_start
 
 # default_scope -> (hook that draws, its switches, key of its folder, visualizer)
 _DRAWING: dict[str, tuple[str, dict[str, Any], str, str]] = {
@@ -176,7 +175,7 @@ def dump_results(runner: Runner, out: str) -> None:
 def _warn_untested() -> None:
     """Once in a process."""
     if said := environment.untested():
-        print_log(said, logger='current', level=logging.WARNING)
+        say(said)
 
 
 def _set_work_dir(cfg: Config, work_dir: str | None) -> None:
