@@ -20,6 +20,7 @@ ONE_SEED = {
     'smoothout/overhead': 'time and memory of a step',
     'terngrad/codec': 'elements per second',
     'terngrad/network': 'time and bytes of a step',
+    'terngrad/wire': 'bits and time of a step',
 }
 # but for those of which there can be one only.
 ONCE = {
