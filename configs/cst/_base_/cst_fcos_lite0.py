@@ -9,7 +9,7 @@ model = dict(
     type='mmext.CycleSelfTraining',
     detector=_base_.detector,
     consistency=dict(
-        type='mmext.DistributionConsistency', kind='js', temperature=0.25, normalize=True
+        type='mmext.DistributionConsistency', kind='js', temperature=0.25
     ),
     semi_train_cfg=dict(
         score_thr=0.5,

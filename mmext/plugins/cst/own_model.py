@@ -12,8 +12,7 @@ from torch import nn
 from mmext.engine.rng import isolated
 from mmext.registry import short_name
 
-from .teachers import check_opinions
-from .weighted import weigh_boxes
+from .weighting import weigh_boxes
 
 # Of a detector, what has no classes, or others.
 _WITHOUT = ('backbone', 'data_preprocessor', 'neck', 'rpn_head', 'train_cfg', 'test_cfg')
@@ -137,7 +136,6 @@ def _thresholds(detector: nn.Module) -> dict[str, Any]:
 
 def _weighable(detector: nn.Module) -> bool:
     try:
-        check_opinions(detector)
         weigh_boxes(detector)
     except TypeError:
         return False
