@@ -69,7 +69,7 @@ from mmext.plugins.mat.functional import (
 from mmext.plugins.smoothout.functional import check_strength, fill_noise_
 from mmext.plugins.smoothout.perturbation import Perturbation, select_parameters
 from mmext.plugins.terngrad.comm_hook import CountingState, register_hook
-from mmext.plugins.terngrad.exchange import Exchange
+from mmext.plugins.terngrad.exchange import MIN_NUMEL, Exchange
 
 if TYPE_CHECKING:
     from mmext.plugins.mvstylizer.interfaces import (
@@ -175,10 +175,11 @@ def ternary_hook(
     *,
     clip_factor: float | None = 2.5,
     share_scaler: bool = True,
-    min_numel: int = 1,
+    min_numel: int = MIN_NUMEL,
     keep_float: Sequence[str] = (),
-    transport: str = 'auto',
-    packing: str = 'base3',
+    transport: str = 'ternary',
+    requantize: bool = False,
+    error_feedback: bool = False,
     seed: int = 0,
 ) -> CountingState:
     """Let DistributedDataParallel exchange gradients as -1, 0 and 1 times one scaler per layer.
@@ -191,16 +192,21 @@ def ternary_hook(
         clip_factor: ``c`` > 0, gradients are clipped to ``c`` standard deviations of their layer
             (paper: 2.5); None: no clipping.
         share_scaler: All ranks take the largest scaler (paper); False: each has its own.
-        min_numel: Layers with fewer elements stay float, >= 1.
+        min_numel: Layers with fewer elements stay float, >= 1; by default biases and norms of
+            networks up to 2,048 wide.
         keep_float: Regular expressions of parameters that stay float; each must match one.
-        transport: 'auto', 'all_gather', 'two_shot' or 'int8_all_reduce', see
-            :mod:`mmext.plugins.terngrad.transport`.
-        packing: 'base3' (5 codes a byte) or '2bit'.
+        transport: 'ternary', or 'auto': time steps with float32, bfloat16 and ternary gradients
+            first and keep the fastest for each bucket; the logger 'mmext' says which.
+        requantize: Round the sums that come back, unbiased, so that their bits stop growing with
+            the ranks; matters from about 25 ranks on.
+        error_feedback: Add to the next gradient what the codes left out of this one, and take the
+            nearest codes instead of unbiased draws.
         seed: Of the draws, which depend on seed, rank, number of the update and layer alone.
 
     Returns:
-        State of the hook. ``update`` counts the exchanges: keep it in your checkpoint and set it
-        after a resume. ``sent`` is how many bytes this rank has sent for the last one.
+        State of the hook. Keep its ``state_dict()`` in your checkpoint (that of each rank, with
+        ``error_feedback``) and load it after a resume. ``sent`` is how many bytes this rank has
+        sent for the last update.
 
     Raises:
         TypeError: ``ddp_model`` is no DistributedDataParallel, or has sparse or complex gradients.
@@ -214,7 +220,7 @@ def ternary_hook(
         >>> import torch, torch.distributed as dist
         >>> from mmext.functional import ternary_hook
         >>> dist.init_process_group('gloo', store=dist.HashStore(), rank=0, world_size=1)
-        >>> model = torch.nn.parallel.DistributedDataParallel(torch.nn.Linear(100, 1, bias=False))
+        >>> model = torch.nn.parallel.DistributedDataParallel(torch.nn.Linear(100, 30))
         >>> state = ternary_hook(model)
         >>> model(torch.randn(8, 100)).sum().backward()
         >>> len(model.module.weight.grad.abs().unique()) <= 2, state.update
@@ -226,7 +232,9 @@ def ternary_hook(
             f'ternary_hook needs a DistributedDataParallel, got {type(ddp_model).__name__}: wrap '
             'the model on every rank'
         )
-    exchange = Exchange(clip_factor, share_scaler, min_numel, keep_float, transport, packing)
+    exchange = Exchange(
+        clip_factor, share_scaler, min_numel, keep_float, transport, requantize, error_feedback
+    )
     exchange.attach(ddp_model)
     state = CountingState(ddp_model, exchange, seed)
     register_hook(ddp_model, state)

@@ -104,7 +104,11 @@ OWNERS: dict[str, tuple[str, ...]] = {
         'CertifiedRadius',
         'SmoothedClassifier',
     ),
-    'mmext.plugins.terngrad': ('TernGradAmpOptimWrapper', 'TernGradOptimWrapper'),
+    'mmext.plugins.terngrad': (
+        'ErrorFeedbackHook',
+        'TernGradAmpOptimWrapper',
+        'TernGradOptimWrapper',
+    ),
     'mmext.plugins.terngrad.networks': ('BNAlexNet', 'CifarNet'),
     'mmext.plugins.smoothout': ('KeskarC1', 'SAMHook', 'SharpnessHook', 'SmoothOutHook'),
     'mmext.plugins.mvstylizer.parts': (

@@ -27,6 +27,27 @@ ROOT = Path(__file__).resolve().parents[1]
 VERDICTS = ('met', 'partly', 'not met', 'not testable here')
 PACKAGES = ('torch', 'torchvision', 'mmengine', 'mmdet', 'mmpretrain', 'numpy')
 BLOCK = re.compile(r'(<!-- (claims|measured|plugins):(\w+) -->\n).*?(<!-- /\2 -->)', re.DOTALL)
+RAW = re.compile(r'[,;]? *[\[{].*[\]}]', re.DOTALL)
+# Values, settings and methods of a result that its page does not show.
+LEFT_OUT = {
+    **dict.fromkeys(
+        ('conv_m/ability', 'conv_m/losses'),
+        ('chosen by entropy %', 'chosen by information %', 'chosen by snd %', 'minutes'),
+    ),
+    'mvstylizer/quality': ('SSIM', 'at keys', 'keys %'),
+    'mvstylizer/speed': (
+        'flow ms', 'policy ms', 'factor of key interval', 'factor of network resolution',
+        'original',
+    ),
+    'mvstylizer/system': (
+        'setting', 'latency p50 ms', 'round trip p50 ms', 'round trip p95 ms', 'KB up', 'KB down',
+        'stylised', 'not stylised', 'restart to end of round s',
+        *(f'{rate}mbit by tc tbf between namespaces' for rate in (1, 5, 20, 50)),
+    ),
+    'mvstylizer/upscaling': (
+        'mending SSIM', 'edge SSIM', 'none: stylised large', 'MetaSmoothing, no original',
+    ),
+}  # fmt: skip
 
 
 def write_result(
@@ -177,27 +198,95 @@ def _sentence(text: str) -> str:
 
 
 def measured(plugin: str) -> str:
-    """A table of all values for each study of a plugin, in Markdown."""
+    """The values of each study of a plugin that are read, as tables in Markdown."""
     parts = []
     for _, study, result in _results(plugin):
-        rows = result['rows']
-        metrics = list(dict.fromkeys(name for row in rows for name in row['metrics']))
-        costs = list(dict.fromkeys(name for row in rows for name in row.get('cost') or {}))
-        settings = {row.get('setting') for row in rows}
-        heads = ['method', *(['setting'] if len(settings) > 1 else []), *metrics, *costs]
-        lines = [f'### {study}', '', _line(heads), _line(['---'] * len(heads))]
-        if len(settings) == 1 and any(settings):
-            lines.insert(2, f'{settings.pop()}.\n')
-        for row in rows:
-            cells = [row['method'], *([str(row.get('setting'))] if 'setting' in heads else [])]
-            cells += [_value(row['metrics'].get(name)) for name in metrics]
-            cells += [_value((row.get('cost') or {}).get(name)) for name in costs]
-            lines.append(_line(cells))
+        left_out = LEFT_OUT.get(f'{plugin}/{study}', ())
+        rows = [_shown(row, left_out) for row in result['rows'] if row['method'] not in left_out]
+        rows = [row for row in rows if row['values']]
+        names = list(dict.fromkeys(
+            name for key in ('metrics', 'cost') for row in result['rows']
+            for name in row.get(key) or {}
+        ))  # fmt: skip
+        lines = [f'### {study}']
+        for alike in _alike(rows):
+            lines += ['', *_values(alike, names)]
         if compared := result.get('intervals'):
             heads = ['difference', 'setting', 'metric', 'mean', '95 % interval', 'seeds']
-            lines += ['', _line(heads), _line(['---'] * len(heads)), *map(_difference, compared)]
+            lines += ['', *_table(heads, [_difference(found) for found in compared])]
         parts.append('\n'.join(lines) + '\n')
     return '\n'.join(parts)
+
+
+def _shown(row: dict, left_out: Sequence[str]) -> dict:
+    """Method, setting in words, and the values by name of a row of a result."""
+    setting = '' if 'setting' in left_out else row.get('setting')
+    # Settings may be, or end in, structures that are for programs.
+    words = RAW.sub('', setting) if isinstance(setting, str) else ''
+    values = {**row['metrics'], **(row.get('cost') or {})}
+    values = {name: value for name, value in values.items() if name not in left_out}
+    return {'method': row['method'], 'setting': words, 'values': values}
+
+
+def _alike(rows: Sequence[dict]) -> list[list[dict]]:
+    """Rows in groups that share no kind of value, each in a table of its own."""
+    groups: list[list[dict]] = []
+    for row in rows:
+        joined = [g for g in groups if any(row['values'].keys() & r['values'] for r in g)]
+        groups = [group for group in groups if group not in joined]
+        groups.append([*(other for group in joined for other in group), row])
+    return sorted(groups, key=lambda group: rows.index(group[0]))
+
+
+def _values(rows: Sequence[dict], order: Sequence[str]) -> list[str]:
+    """Lines of the tables of rows; what all rows share stands above them."""
+    methods = list(dict.fromkeys(row['method'] for row in rows))
+    settings = list(dict.fromkeys(row['setting'] for row in rows))
+    names = [name for name in order if any(name in row['values'] for row in rows)]
+    if '' in settings and len(settings) > 1:
+        parts = ([row for row in rows if bool(row['setting']) is told] for told in (True, False))
+        told, untold = (_values(part, order) for part in parts)
+        return [*told, '', *untold]
+    grid = len(rows) >= 1.5 * max(len(methods), len(settings), 4)
+    if grid and 2 * len(rows) >= len(methods) * len(settings):
+        return _crossed(rows, methods, settings, names)
+    if len(methods) == 1 and len(settings) == len(rows) > 1:
+        keys, above = ['setting'], methods[0]
+    elif len(settings) == 1:
+        keys, above = ['method'], settings[0]
+    else:
+        keys, above = ['method', 'setting'], ''
+    cells = [
+        [*(row[key] for key in keys), *(_value(row['values'].get(name)) for name in names)]
+        for row in rows
+    ]
+    lines = _table([*keys, *names], cells)
+    if len(keys) == 1 and len(names) > max(len(rows), 6):
+        heads, *cells = map(list, zip(*([*keys, *names], *cells), strict=True))
+        lines = _table(['', *heads[1:]], cells)
+    return [f'{above[:1].upper()}{above[1:]}.', '', *lines] if above else lines
+
+
+def _crossed(
+    rows: Sequence[dict], methods: Sequence[str], settings: Sequence[str], names: Sequence[str]
+) -> list[str]:
+    """A table for each kind of value, methods against settings; fewer columns than rows."""
+    found = {(row['method'], row['setting']): row['values'] for row in rows}
+    turned = len(settings) > len(methods)
+    down, across = (settings, methods) if turned else (methods, settings)
+    lines: list[str] = []
+    for name in names:
+        cells = [
+            [one, *(_value(found.get((other, one) if turned else (one, other), {}).get(name))
+                    for other in across)]
+            for one in down
+        ]  # fmt: skip
+        lines += ['', *_table([name, *across], cells)]
+    return lines[1:]
+
+
+def _table(heads: Sequence[str], cells: Sequence[Sequence[str]]) -> list[str]:
+    return [*_head(*heads), *map(_line, cells)]
 
 
 def verdicts() -> str:
@@ -240,15 +329,22 @@ def _value(value: dict | float | None) -> str:
     if value is None:
         return ''
     if not isinstance(value, dict):
-        return f'{value:.3g}'
-    return f'{value["mean"]:.3g}' + (f' +- {value["std"]:.2g}' if value['std'] else '')
+        return _number(value, 3)
+    # What rounding leaves of equal values is no spread.
+    spread = value['std'] if value['std'] > 1e-9 * abs(value['mean']) else 0
+    return _number(value['mean'], 3) + (f'±{_number(spread, 2)}' if spread else '')
 
 
-def _difference(found: dict) -> str:
+def _number(value: float, digits: int) -> str:
+    """Some digits, but never an exponent for a large number."""
+    return f'{value:,.0f}' if abs(value) >= 10**digits - 0.5 else f'{value:.{digits}g}'
+
+
+def _difference(found: dict) -> list[str]:
     low, high = found['low'], found['high']
     reach = '' if low is None else f'{low:+.3g} to {high:+.3g}'
     names = f'{found["ours"]} - {found["rival"]}', str(found['setting']), found['metric']
-    return _line([*names, f'{found["mean"]:+.3g}', reach, str(len(found['values']))])
+    return [*names, f'{found["mean"]:+.3g}', reach, str(len(found['values']))]
 
 
 def _filled(block: re.Match[str]) -> str:

@@ -21,7 +21,7 @@ STUDIES = {
     'mvstylizer': ('speed.py', 'quality.py', 'upscaling.py', 'system.py', 'system_federated.py'),
     'randomized_smoothing': ('coverage.py', 'throughput.py', 'study.py'),
     'smoothout': ('landscape.py', 'overhead.py', 'generalisation.py'),
-    'terngrad': ('accuracy.py', 'codec.py', 'network.py', 'model.py'),
+    'terngrad': ('accuracy.py', 'codec.py', 'network.py', 'model.py', 'wire.py'),
 }
 
 

@@ -29,7 +29,8 @@ CARDS = {
     if (ROOT / 'mmext/plugins' / path.parent.name).is_dir()
 }
 # Everything else that is read: cards have tests of their own for their commands.
-DOCUMENTS = [ROOT / 'README.md', *sorted(ROOT.glob('docs/*.md')),
+LISTS = [ROOT / 'configs/README.md', ROOT / 'projects/README.md']
+DOCUMENTS = [ROOT / 'README.md', *sorted(ROOT.glob('docs/*.md')), *LISTS,
              *sorted(ROOT.glob('projects/*/README.md')),
              *(path for path in READMES if path not in CARDS.values())]  # fmt: skip
 # Where a path in a command is ours: work dirs, data and checkpoints are the reader's.
@@ -181,6 +182,18 @@ def test_files_that_a_document_names_exist(path):
     ]
     missing = [path for path in named if not (ROOT / path).exists()]
     assert not missing
+
+
+@pytest.mark.parametrize('path', LISTS, ids=place)
+def test_a_list_of_folders_has_a_line_for_each(path):
+    rows = re.findall(
+        r'^\| (?:\[(\w+)\]\(\1/README\.md\)|`(\w+)`) \| \w', path.read_text(), re.MULTILINE
+    )
+    folders = {
+        file.relative_to(path.parent).parts[0]
+        for suffix in ('py', 'yml') for file in path.parent.glob(f'*/**/*.{suffix}')
+    }  # fmt: skip
+    assert sorted(linked or named for linked, named in rows) == sorted(folders)
 
 
 @pytest.mark.parametrize('plugin', CARDS)

@@ -2,6 +2,7 @@
 
 import copy
 import datetime
+import itertools
 import json
 import sys
 
@@ -19,6 +20,7 @@ ONE_SEED = {
     'smoothout/overhead': 'time and memory of a step',
     'terngrad/codec': 'elements per second',
     'terngrad/network': 'time and bytes of a step',
+    'terngrad/wire': 'bits and time of a step',
 }
 # but for those of which there can be one only.
 ONCE = {
@@ -197,3 +199,79 @@ def test_intervals_stand_below_the_values(evidence, tmp_path, monkeypatch):
         '| new - old | set A | % | +1.5 |  | 2 |',
     ]
     assert lines[-4].startswith('| difference |') and lines[-5] == ''
+
+
+def told(method: str, setting: object, cost: dict | None = None, **values: list) -> dict:
+    metrics = {name: {'mean': v[0], 'std': v[1], 'values': v[:1]} for name, v in values.items()}
+    return {'method': method, 'setting': setting, 'metrics': metrics, 'cost': cost}
+
+
+@pytest.fixture
+def shown(evidence, tmp_path, monkeypatch):
+    """Rows of a study to the lines of its tables."""
+    monkeypatch.setattr(evidence, 'ROOT', tmp_path)
+    path = tmp_path / 'projects/toy/results/speed.json'
+    path.parent.mkdir(parents=True)
+
+    def lines(*rows):
+        path.write_text(json.dumps({'rows': rows}))
+        head, *rest = evidence.measured('toy').splitlines()
+        assert head == '### speed'
+        return [line for line in rest if set(line) - set('|-')]
+
+    return lines
+
+
+def test_numbers_can_be_read(shown):
+    rows = [told('a', 'x', {'kB': 52999.4}, error=[0.12345, 0.0678], ms=[9.0, 1e-15])]
+    assert shown(*rows) == [
+        'X.',
+        '| method | error | ms | kB |',
+        '| a | 0.123±0.068 | 9 | 52,999 |',
+    ]
+
+
+def test_every_method_in_every_setting_makes_a_table_for_each_value(shown):
+    rows = [
+        told(m, s, x=[i, 0], y=[i / 8, 0])
+        for i, (m, s) in enumerate(itertools.product('abc', 'stuv'))
+    ]
+    assert shown(*rows) == [
+        '| x | a | b | c |', '| s | 0 | 4 | 8 |', '| t | 1 | 5 | 9 |', '| u | 2 | 6 | 10 |',
+        '| v | 3 | 7 | 11 |',
+        '| y | a | b | c |', '| s | 0 | 0.5 | 1 |', '| t | 0.125 | 0.625 | 1.12 |',
+        '| u | 0.25 | 0.75 | 1.25 |', '| v | 0.375 | 0.875 | 1.38 |',
+    ]  # fmt: skip
+    # What has no setting stands in a table of its own.
+    assert shown(*rows, told('d', '', x=[5, 0]))[-2:] == ['| method | x |', '| d | 5 |']
+
+
+def test_many_values_of_few_methods_stand_below_each_other(shown):
+    rows = [told(m, 'x', **{name: [i, 0] for i, name in enumerate('pqrstuv')}) for m in 'ab']
+    assert shown(*rows)[:3] == ['X.', '|  | a | b |', '| p | 0 | 0 |']
+
+
+def test_rows_of_other_values_stand_in_another_table(shown):
+    rows = [told('a', 'x', p=[1, 0]), told('b', 'y', q=[2, 0]), told('c', 'x', p=[3, 0])]
+    assert shown(*rows) == [
+        'X.', '| method | p |', '| a | 1 |', '| c | 3 |', 'Y.', '| method | q |', '| b | 2 |',
+    ]  # fmt: skip
+
+
+def test_what_is_for_programs_is_not_shown(shown, evidence, monkeypatch):
+    rows = [
+        told('fit', [{'measured': 1.0}], p=[1, 0]),
+        told('a', "faster, {'flops': 3.0}", q=[2, 0]),
+    ]
+    table = ['| method | p |', '| fit | 1 |', 'Faster.', '| method | q |', '| a | 2 |']
+    assert shown(*rows) == table
+    monkeypatch.setitem(evidence.LEFT_OUT, 'toy/speed', ('p', 'setting'))
+    assert shown(*rows) == table[3:]
+
+
+def test_what_is_left_out_is_in_the_results(root, evidence):
+    for study, names in evidence.LEFT_OUT.items():
+        plugin, _, name = study.partition('/')
+        rows = json.loads((root / f'projects/{plugin}/results/{name}.json').read_text())['rows']
+        there = {key for row in rows for part in ('metrics', 'cost') for key in row.get(part) or {}}
+        assert set(names) <= {*there, *(row['method'] for row in rows), 'setting'}

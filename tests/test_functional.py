@@ -465,8 +465,8 @@ def gradients(step, worker):
     return [p.grad for p in net.parameters()]
 
 model = DistributedDataParallel(network(), bucket_cap_mb=0.004)  # several buckets
-state = ternary_hook(model, keep_float=['2.bias'], seed=7)
-alone = Exchange(2.5, True, 1, ['2.bias'], 'auto', 'base3')
+state = ternary_hook(model, keep_float=['2.bias'], min_numel=1, seed=7)
+alone = Exchange(keep_float=['2.bias'], min_numel=1)
 parameters = list(model.module.parameters())
 alone.attach(model.module)
 found = []
@@ -483,8 +483,9 @@ for step, update in ((0, 0), (1, 1), (0, 0)):
     assert len(model.module[0].weight.grad.unique()) <= 5  # the sum of two ternary numbers
     found.append(model.module[0].weight.grad.clone())
 options = dict(clip_factor=3.0, share_scaler=False, min_numel=2, keep_float=['bias'],
-               transport='all_gather', packing='2bit')
+               transport='auto', error_feedback=True)
 other = ternary_hook(DistributedDataParallel(network()), **options).exchange
+assert other.feedback is not None and options.pop('error_feedback')
 assert {key: getattr(other, key) for key in options} == options | {'keep_float': ('bias',)}
 assert torch.equal(found[0], found[2]) and not torch.equal(found[0], found[1])
 try:

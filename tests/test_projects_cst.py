@@ -71,13 +71,13 @@ def test_verdict_of_the_study_follows_the_rule(script, cst, twice, verdict):
                 cst_none=31.0, cst_js=cst, **{'cst_js fused': 33.0})  # fmt: skip
     study = script('study')
     found, why = study.verdict_of(mean)
-    assert found == verdict and 'mean teacher (+3.0 with both teachers fused)' in why
-    assert 'two mean teachers' not in why
+    assert found == verdict and f'(mean teacher) {cst - 30:+.1f}, ' in why
+    assert f'fused: best baseline +3.0, mean teacher of equal compute {33 - twice:+.1f}.' in why
     mean['two_teachers fused'] = 32.5
-    assert '+0.5 from two mean teachers' in study.verdict_of(mean)[1]
+    assert ', two mean teachers fused +0.5.' in study.verdict_of(mean)[1]
     assert study.beside(mean, '200 labelled') == (
-        f' With 200 labelled it is {cst - 30:+.1f} from the best baseline of equal iterations, '
-        'mean teacher (+3.0 with both teachers fused).'
+        f' With 200 labelled: best baseline of equal iterations (mean teacher) {cst - 30:+.1f}, '
+        'with both teachers fused +3.0.'
     )
 
 

@@ -33,7 +33,7 @@ STACKS = ('upstream', 'onedl')
 PARTS = {
     'demo': ('data',),
     'system': ('system', 'clips'),
-    'all': ('deploy', 'comparators', 'completion', 'tests'),
+    'all': ('deploy', 'comparators', 'completion', 'terngrad', 'tests'),
     'docs': ('docs',),
 }
 # Installed last and without dependencies: theirs contradict another file's.

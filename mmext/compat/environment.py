@@ -46,7 +46,10 @@ COMBINATIONS: tuple[dict[str, str], ...] = tuple(
 UNTESTED = 'MMEXT_UNTESTED'
 
 #: Extras of mmext.
-EXTRAS = ('upstream', 'onedl', 'data', 'video', 'system', 'deploy', 'completion', 'docs', 'tests')
+EXTRAS = (
+    'upstream', 'onedl', 'data', 'video', 'system', 'deploy', 'terngrad', 'completion', 'docs',
+    'tests',
+)  # fmt: skip
 
 _OPENCV = (
     'opencv-python',

@@ -112,18 +112,18 @@ def verdict_of(mean: dict[str, float]) -> tuple[str, str]:
     )
     verdict = 'not met' if margin < MARGIN else 'met' if twice >= MARGIN else 'partly'
     fused = mean.get('cst_js fused')
-    both = '' if fused is None else f' ({fused - mean[best]:+.1f} with both teachers fused)'
     pair = mean.get('two_teachers fused')
-    cycle = ''
-    if fused is not None and pair is not None:
-        cycle = (
-            f' Fused, both teachers are {fused - pair:+.1f} from two mean teachers fused, and '
-            f'{fused - mean["mean_teacher_2x"]:+.1f} from the mean teacher of equal compute.'
+    both = ''
+    if fused is not None:
+        both = (
+            f' With both teachers fused: best baseline {fused - mean[best]:+.1f}, mean teacher of '
+            f'equal compute {fused - mean["mean_teacher_2x"]:+.1f}'
         )
+        both += '.' if pair is None else f', two mean teachers fused {fused - pair:+.1f}.'
     return verdict, (
-        f'with the fewest labels CST with reweighting is {margin:+.1f} AP from the best baseline '
-        f'of equal iterations, {METHODS[best]}{both}, {twice:+.1f} from a mean teacher of equal '
-        f'compute and {plain:+.1f} from CST without reweighting.{cycle}'
+        'AP of CST with reweighting minus that of others, with the fewest labels: best baseline of '
+        f'equal iterations ({METHODS[best]}) {margin:+.1f}, mean teacher of equal compute '
+        f'{twice:+.1f}, CST without reweighting {plain:+.1f}.{both}'
     )
 
 
@@ -132,8 +132,8 @@ def beside(mean: dict[str, float], labelled: str) -> str:
     best = best_baseline(mean)
     fused = mean['cst_js fused'] - mean[best]
     return (
-        f' With {labelled} it is {mean["cst_js"] - mean[best]:+.1f} from the best baseline '
-        f'of equal iterations, {METHODS[best]} ({fused:+.1f} with both teachers fused).'
+        f' With {labelled}: best baseline of equal iterations ({METHODS[best]}) '
+        f'{mean["cst_js"] - mean[best]:+.1f}, with both teachers fused {fused:+.1f}.'
     )
 
 

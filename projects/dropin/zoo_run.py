@@ -181,8 +181,10 @@ class Probe(Hook):
         self.restored &= torch.equal(self.watched.detach(), self.clean)
 
     def on_gradient(self, optimizer) -> None:
-        """TernGrad has left three values in each gradient."""
-        grads = [p.grad for p in self.params if p.grad is not None and p.numel() > 8]
+        """TernGrad has left three values in each gradient that it does not keep float."""
+        from mmext.plugins.terngrad.exchange import MIN_NUMEL
+
+        grads = [p.grad for p in self.params if p.grad is not None and p.numel() >= MIN_NUMEL]
         ternary = [g.detach().reshape(-1)[:4096].unique().numel() <= 3 for g in grads]
         self.acts['terngrad'] |= bool(ternary) and all(ternary)
         self.before = self._filters()

@@ -115,14 +115,14 @@ def judge(rows: list[dict]) -> tuple[str, str]:
     ]
     verdict = 'met' if len(good) == 2 else 'partly' if good else 'not met'
     numbers = '; '.join(
-        f'{n}: PSNR {m["PSNR"]["mean"]:.1f} dB, edge SSIM {m["edge SSIM"]["mean"]:.3f}, '
-        f'warping error {m["warping error"]["mean"]:.2f}'
+        f'{n} {m["PSNR"]["mean"]:.1f} dB, {m["edge SSIM"]["mean"]:.3f}, '
+        f'{m["warping error"]["mean"]:.2f}'
         for n, m in names.items()
     )
     return verdict, (
-        f'keys {setting}, against the network on every frame (edge SSIM '
-        f'{every["edge SSIM"]["mean"]:.3f}, warping error {every["warping error"]["mean"]:.2f}): '
-        f'{numbers}. Equal or better in both (edges within 0.01): {", ".join(good) or "none"}.'
+        f'keys {setting}; PSNR to the network on every frame, edge SSIM, warping error: every '
+        f'frame {every["edge SSIM"]["mean"]:.3f}, {every["warping error"]["mean"]:.2f}; {numbers}. '
+        f'As good in the last two (edges within 0.01): {", ".join(good) or "none"}.'
     )
 
 

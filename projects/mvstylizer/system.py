@@ -241,10 +241,10 @@ def main() -> None:
         seeds=[0],
         rows=rows,
         verdict='partly' if failed else 'met',
-        why='Frames, time stamps, rate and sound were compared with the input in every case; a '
-        'live case also needs a 95th percentile of latency below 2.5 s, where 1 s is promised. '
+        why='Frames, time stamps, rate and sound were compared with the input; live cases also '
+        'need a 95th percentile of latency below 2.5 s (1 s is promised). '
         + (f'Not so: {", ".join(failed)}. ' if failed else '')
-        + 'All processes share the cores of this machine, so latencies are upper bounds; loss is '
+        + "All processes share this machine's cores, so latencies are upper bounds; loss is "
         'modelled as stalls.',
     )
 

@@ -127,23 +127,24 @@ def judge(rows: list[dict]) -> tuple[str, str]:
     settings = sorted({setting for _, setting in told})
     lost: dict[str, list[str]] = {}
     parts = []
-    for measure, words in (('mending PSNR', 'mending spoiled frames'),
-                           ('stylised PSNR', "enlarging the network's own")):  # fmt: skip
+    for measure, words in (('mending PSNR', 'spoiled frames'),
+                           ('stylised PSNR', 'stylised frames')):  # fmt: skip
         gains = []
         for other in ('bicubic', 'bicubic, guided filter', 'guided affine'):
             found = [
                 told['MetaSmoothing', s][measure]['mean'] - told[other, s][measure]['mean']
                 for s in settings
             ]
-            gains.append(f'{other} {min(found):+.1f} to {max(found):+.1f} dB')
+            gains.append(f'{other} {min(found):+.1f} to {max(found):+.1f}')
             if min(found) <= 0:
                 lost.setdefault(measure, []).append(other)
         parts.append(f'{words}: {"; ".join(gains)}')
     verdict = 'met' if not lost else 'partly' if 'mending PSNR' not in lost else 'not met'
-    beaten_by = '; '.join(f'{name}: {", ".join(others)}' for name, others in lost.items())
+    beaten_by = '; '.join(f'{", ".join(others)} ({name})' for name, others in lost.items())
     return verdict, (
-        f'PSNR of MetaSmoothing over scales {", ".join(settings)} against the others, '
-        f'{". ".join(parts)}. Not better at some scale than, {beaten_by or "none"}.'
+        f'PSNR of MetaSmoothing minus that of the others in dB, least to most of the scales '
+        f'{", ".join(settings)}. On {". On ".join(parts)}. Not ahead at some scale: '
+        f'{beaten_by or "of none"}.'
     )
 
 

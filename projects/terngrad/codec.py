@@ -17,7 +17,7 @@ from mmext.plugins.terngrad import functional  # noqa: E402
 LAYERS, NUMEL = 8, 1_400_000
 
 
-def steps(packing: str):
+def steps() -> dict[str, Callable[[], object]]:
     """Named parts of the codec on eight layers of 1.4 million elements."""
     generator = torch.Generator().manual_seed(0)
     grads = [torch.randn(NUMEL, generator=generator) * 1e-3 for _ in range(LAYERS)]
@@ -34,34 +34,32 @@ def steps(packing: str):
             functional.ternarize(grad, scale, generator, limit, out=part)
 
     draw()
-    packed = functional.pack_ternary(codes, packing)
+    packed = functional.pack_ternary(codes)
 
     def decode() -> None:
-        sums = functional.unpack_ternary(packed, codes.numel(), packing)
+        sums = functional.unpack_ternary(packed, codes.numel())
         for part, target, scale in zip(sums.split(NUMEL), mean.split(NUMEL), scales, strict=True):
             target.copy_(part).mul_(scale)
 
     return {
         'clip and scaler': statistics,
         'draw': draw,
-        'pack': lambda: functional.pack_ternary(codes, packing),
+        'pack': lambda: functional.pack_ternary(codes),
         'decode': decode,
     }
 
 
-def measure(rounds: int) -> dict[tuple[str, int, str], list[float]]:
-    """Seconds by packing, threads and part; packings and thread counts take turns."""
+def measure(rounds: int) -> dict[tuple[int, str], list[float]]:
+    """Seconds by threads and part; thread counts take turns."""
 
     def way(threads: int, call: Callable[[], object]) -> float:
         torch.set_num_threads(threads)
         return clocked(call)()
 
-    parts = {packing: steps(packing) for packing in ('base3', '2bit')}
     ways = {
-        (packing, threads, name): partial(way, threads, call)
+        (threads, name): partial(way, threads, call)
         for threads in (1, 2)
-        for packing, calls in parts.items()
-        for name, call in calls.items()
+        for name, call in steps().items()
     }
     return in_turns(ways, rounds)
 
@@ -72,13 +70,13 @@ def main() -> None:
     found = measure(1 if quick else 15)
     total = LAYERS * NUMEL / 1e6
     rows = []
-    for packing, threads in dict.fromkeys(key[:2] for key in found):
-        times = {part: v for (*key, part), v in found.items() if key == [packing, threads]}
+    for threads in (1, 2):
+        times = {part: v for (count, part), v in found.items() if count == threads}
         columns = {part: [total / value for value in values] for part, values in times.items()}
         del times['decode']
         encode = [total / sum(parts) for parts in zip(*times.values(), strict=True)]
         rows.append(row(
-            f'{packing}, {threads} thread{"s"[: threads > 1]}',
+            f'base3, {threads} thread{"s"[: threads > 1]}',
             f'{LAYERS} layers of {NUMEL} elements, M elements/s',
             {'encode': encode, **columns},
             cost={'best encode': max(encode), 'best decode': max(columns['decode'])},

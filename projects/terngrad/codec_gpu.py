@@ -36,12 +36,12 @@ def pieces(numel: int, device: torch.device) -> dict[str, tuple]:
         return codes
 
     kernels.quantize_reference(grad, bits, inverse, bound, codes)
-    packed = functional.pack_ternary(codes, 'base3').expand(RANKS, -1).contiguous()
+    packed = functional.pack_ternary(codes).expand(RANKS, -1).contiguous()
 
     def decode_torch():
-        total = functional.unpack_ternary(packed[0], numel, 'base3').to(torch.int8)
+        total = functional.unpack_ternary(packed[0], numel).to(torch.int8)
         for rank in packed[1:]:
-            total.add_(functional.unpack_ternary(rank, numel, 'base3'))
+            total.add_(functional.unpack_ternary(rank, numel))
         return total
 
     return {
@@ -50,11 +50,11 @@ def pieces(numel: int, device: torch.device) -> dict[str, tuple]:
             lambda: encode(kernels.quantize_reference),
         ),
         f'decode and sum {RANKS} ranks': (
-            lambda: kernels.launch_sum(packed, numel, 'base3'),
+            lambda: kernels.launch_sum(packed, numel),
             decode_torch,
         ),
         'draw the random bits': (lambda: kernels.draw_bits(numel, generator),) * 2,
-        'pack': (lambda: functional.pack_ternary(codes, 'base3'),) * 2,
+        'pack': (lambda: functional.pack_ternary(codes),) * 2,
     }
 
 

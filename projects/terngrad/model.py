@@ -57,7 +57,7 @@ def rounds(method: str, n_ranks: int) -> float:
 
 def bits(method: str, n_ranks: int) -> float:
     """Bits a rank sends for an element."""
-    return wire_bits('float32' if method == 'fp32' else 'auto', n_ranks)
+    return wire_bits('float32' if method == 'fp32' else 'ternary', n_ranks)
 
 
 def step_time(method: str, n_ranks: int, numel: int, rate: float, compute: float, codec: float,

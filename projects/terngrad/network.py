@@ -64,9 +64,12 @@ def build(method: str):
         rank = dict(matrix_approximation_rank=int(method[-1]), start_powerSGD_iter=2)
         state = powerSGD_hook.PowerSGDState(None, **rank)
         model.register_comm_hook(state, powerSGD_hook.powerSGD_hook)
-    kind = TernGradOptimWrapper if method == 'TernGrad' else OptimWrapper
     optimizer = torch.optim.SGD(model.parameters(), lr=0.02, momentum=0.9)
-    wrapper = kind(optimizer=optimizer, **({'seed': 0} if method == 'TernGrad' else {}))
+    if method.startswith('TernGrad'):
+        transport = 'auto' if method.endswith('auto') else 'ternary'
+        wrapper = TernGradOptimWrapper(optimizer=optimizer, seed=0, transport=transport)
+    else:
+        wrapper = OptimWrapper(optimizer=optimizer)
     wrapper.message_hub = type(wrapper.message_hub).get_instance(method)
     return model, wrapper
 
@@ -87,21 +90,30 @@ def worker(rank: int, methods: Sequence[str], rounds: int, path: Path) -> None:
     parts = {method: build(method) for method in methods}
     data = batches(rank)
     found: dict[str, dict[str, list[float]]] = {m: {'seconds': [], 'bytes': []} for m in methods}
+
+    def step(method: str, images: torch.Tensor, labels: torch.Tensor) -> None:
+        model, wrapper = parts[method]
+        with wrapper.optim_context(model):
+            loss = model(images, labels, mode='loss')['loss']
+        wrapper.update_params(loss)
+
+    # It times its own steps, which must follow each other.
+    while 'TernGrad auto' in parts and not parts['TernGrad auto'][1].exchange.has_chosen:
+        step('TernGrad auto', *next(data))
     # Buckets are rebuilt after the first iteration and PowerSGD starts at the third.
     warm_up = 3
     for index in range(warm_up + rounds):
         images, labels = next(data)
-        for method, (model, wrapper) in parts.items():
+        for method in parts:
             dist.barrier()
             sent, began = links.sent_bytes(), time.perf_counter()
-            with wrapper.optim_context(model):
-                loss = model(images, labels, mode='loss')['loss']
-            wrapper.update_params(loss)
+            step(method, images, labels)
             dist.barrier()
             if index >= warm_up:
                 found[method]['seconds'].append(time.perf_counter() - began)
                 found[method]['bytes'].append(links.sent_bytes() - sent)
     if rank == 0:
+        model, _ = parts[methods[0]]
         numel = sum(parameter.numel() for parameter in model.parameters())
         path.write_text(json.dumps({'methods': found, 'numel': numel}))
 

@@ -19,9 +19,10 @@ BOTH = [*AUTOCAST, {'type': 'mmext.ChannelsLastHook'}]
 WRAPPERS = {
     'plain': {},
     'accumulation': {'accumulative_counts': 2},
-    'terngrad': {'type': 'mmext.TernGradOptimWrapper', 'seed': 0},
+    'terngrad': {'type': 'mmext.TernGradOptimWrapper', 'seed': 0, 'min_numel': 1},
     'virtual_workers': {
-        'type': 'mmext.TernGradOptimWrapper', 'accumulative_counts': 2, 'virtual_workers': True
+        'type': 'mmext.TernGradOptimWrapper', 'accumulative_counts': 2, 'virtual_workers': True,
+        'min_numel': 1,
     },
 }  # fmt: skip
 

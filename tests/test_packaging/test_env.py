@@ -82,7 +82,7 @@ def test_the_demo_installs_no_more_than_it_needs_and_the_tests_add_only_the_rest
     assert files_installed(env.commands) == ['runtime', 'upstream', 'data']
     env.commands.clear()
     whole = env.dependencies('upstream', 'all')
-    rest = ['system', 'clips', 'deploy', 'comparators', 'completion', 'tests', 'nodeps']
+    rest = ['system', 'clips', 'deploy', 'comparators', 'completion', 'terngrad', 'tests', 'nodeps']
     assert files_installed(env.commands) == rest
     env.commands.clear()
     env.dependencies('upstream', 'docs')

@@ -11,6 +11,7 @@ from mmext.lazy import exports
 __getattr__, __all__ = exports(
     __name__,
     {
+        'ErrorFeedbackHook': 'error_feedback_hook',
         'TernGradAmpOptimWrapper': 'optim_wrapper',
         'TernGradOptimWrapper': 'optim_wrapper',
     },

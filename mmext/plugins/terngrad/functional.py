@@ -27,6 +27,7 @@ from .packing import (
     unpack_levels,
     unpack_ternary,
 )
+from .requantize import requantize
 
 __all__ = [
     'CODES_PER_BYTE',
@@ -43,6 +44,7 @@ __all__ = [
     'pack_levels',
     'pack_ternary',
     'packed_bytes',
+    'requantize',
     'scalers',
     'sum_dtype',
     'ternarize',

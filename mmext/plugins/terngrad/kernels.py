@@ -68,22 +68,21 @@ def quantize(flat: Tensor, bits: Tensor, inverse: Tensor, bound: Tensor, out: Te
         quantize_reference(flat, bits, inverse, bound, out)
 
 
-def sum_packed(packed: Tensor, numel: int, packing: str) -> Tensor:
+def sum_packed(packed: Tensor, numel: int) -> Tensor:
     """Sum of the codes of N ranks.
 
     Args:
         packed: Packed codes, uint8 ``(N, m)``, N <= 16383.
         numel: Codes of each rank.
-        packing: 'base3' or '2bit'.
 
     Returns:
         Sums in -N..N, ``(numel,)`` of ``packing.sum_dtype``.
     """
     if packed.device.type == 'cuda' and usable(packed.device.index):
-        return launch_sum(packed, numel, packing)
-    total = unpack_ternary(packed[0], numel, packing).to(sum_dtype(len(packed)))
+        return launch_sum(packed, numel)
+    total = unpack_ternary(packed[0], numel).to(sum_dtype(len(packed)))
     for row in packed[1:]:
-        total.add_(unpack_ternary(row, numel, packing))
+        total.add_(unpack_ternary(row, numel))
     return total
 
 
@@ -99,7 +98,7 @@ def launch_quantize(
     quantize_kernel[grid](flat, bits, inverse, bound, out, flat.numel(), BLOCK=_BLOCK)
 
 
-def launch_sum(packed: Tensor, numel: int, packing: str) -> Tensor:
+def launch_sum(packed: Tensor, numel: int) -> Tensor:
     """Run the decode kernel; arguments of :func:`sum_packed`."""
     from .triton_kernels import sum_kernel
 
@@ -113,8 +112,7 @@ def launch_sum(packed: Tensor, numel: int, packing: str) -> Tensor:
         numel,
         size,
         ranks,
-        PER_BYTE=CODES_PER_BYTE[packing],
-        RADIX=3 if packing == 'base3' else 4,
+        PER_BYTE=CODES_PER_BYTE,
         BLOCK=_BLOCK,
     )
     return sums
@@ -129,7 +127,7 @@ def usable(device: int | None) -> bool:
         codes = torch.empty(3, dtype=torch.int8, device=place)
         bits = torch.zeros(3, dtype=torch.int32, device=place)
         launch_quantize(torch.ones(3, device=place), bits, one, one, codes)
-        launch_sum(torch.zeros((1, 1), dtype=torch.uint8, device=place), 3, 'base3')
+        launch_sum(torch.zeros((1, 1), dtype=torch.uint8, device=place), 3)
         torch.cuda.synchronize(place)
     # Triton has no common base of its errors: no compiler, no driver, an unknown architecture.
     except Exception as error:

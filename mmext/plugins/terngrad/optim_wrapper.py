@@ -2,11 +2,13 @@
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 from weakref import WeakSet
 
 import torch
-from mmengine.dist import get_world_size
+from mmengine.dist import get_rank, get_world_size
+from mmengine.logging import print_log
 from mmengine.model import is_model_wrapper
 from mmengine.optim import AmpOptimWrapper, OptimWrapper
 from torch import Tensor, nn
@@ -15,8 +17,10 @@ from torch.nn.parallel import DistributedDataParallel
 from mmext.registry import OPTIM_WRAPPERS
 
 from .comm_hook import connect
-from .exchange import Exchange
+from .error_feedback_hook import collect_errors
+from .exchange import MIN_NUMEL, Exchange
 
+_STATE = 'terngrad'
 # Counting codes costs a pass over them; a log line does not need every update.
 _MEASURE_INTERVAL = 10
 
@@ -29,10 +33,11 @@ class TernGradMixin(OptimWrapper):
         *args: Any,
         clip_factor: float | None = 2.5,
         share_scaler: bool = True,
-        min_numel: int = 1,
+        min_numel: int = MIN_NUMEL,
         keep_float: Sequence[str] = (),
-        transport: str = 'auto',
-        packing: str = 'base3',
+        transport: str = 'ternary',
+        requantize: bool = False,
+        error_feedback: bool = False,
         begin_iter: int = 0,
         seed: int | None = None,
         virtual_workers: bool = False,
@@ -41,7 +46,7 @@ class TernGradMixin(OptimWrapper):
         if begin_iter < 0:
             raise ValueError(f'begin_iter={begin_iter} must not be negative')
         self.exchange = Exchange(
-            clip_factor, share_scaler, min_numel, keep_float, transport, packing
+            clip_factor, share_scaler, min_numel, keep_float, transport, requantize, error_feedback
         )
         super().__init__(*args, **kwargs)
         self.begin_iter = begin_iter
@@ -51,6 +56,9 @@ class TernGradMixin(OptimWrapper):
         self._distributed = False
         self._place = (-1, 0)
         self._workers: list[list[Tensor | None]] = []
+        #: Errors of all ranks, where :class:`ErrorFeedbackHook` saves a checkpoint.
+        self._errors: list[dict[int, Tensor]] | None = None
+        self._saves_errors = False
 
     @contextmanager
     def optim_context(self, model: nn.Module) -> Iterator[None]:
@@ -63,7 +71,7 @@ class TernGradMixin(OptimWrapper):
         if model not in self._models:
             self._attach(model)
         for replica in _replicas(model):
-            connect(replica, self.exchange)
+            connect(replica, self.exchange, partial(print_log, logger='current'))
         if self.should_sync():
             self._begin()
         with super().optim_context(model):
@@ -101,6 +109,45 @@ class TernGradMixin(OptimWrapper):
             self._log()
         super().step(**kwargs)
 
+    def state_dict(self) -> dict:
+        """As the parent; with what was chosen and what error feedback has kept."""
+        state, own = super().state_dict(), self.exchange.state_dict()
+        if self._errors is not None:
+            own['errors'] = dict(enumerate(self._errors))
+        return {**state, _STATE: own} if own else state
+
+    def load_state_dict(self, state_dict: dict) -> None:
+        """As the parent.
+
+        Raises:
+            ValueError: The checkpoint has the errors of another number of ranks.
+        """
+        own = dict(state_dict.pop(_STATE, {}))
+        if 'errors' in own and get_world_size() > 1:
+            if len(own['errors']) != get_world_size():
+                raise ValueError(
+                    f'the checkpoint has the error feedback of {len(own["errors"])} ranks, and '
+                    f'this run has {get_world_size()}; resume with as many'
+                )
+            own['errors'] = {0: own['errors'][get_rank()]}
+        self.exchange.load_state_dict(own)
+        super().load_state_dict(state_dict)
+
+    @contextmanager
+    def gathered_errors(self) -> Iterator[None]:
+        """Let :meth:`state_dict` have the errors of all ranks; every rank must enter it."""
+        if self._distributed and self.exchange.feedback is not None:
+            errors = self.exchange.feedback.errors.get(0, {})
+            self._errors = collect_errors(errors)
+        try:
+            yield
+        finally:
+            self._errors = None
+
+    def saves_errors(self) -> None:
+        """Say that checkpoints are written within :meth:`gathered_errors`."""
+        self._saves_errors = True
+
     def _attach(self, model: nn.Module) -> None:
         _refuse_sharded(model)
         replicas = _replicas(model)
@@ -115,6 +162,12 @@ class TernGradMixin(OptimWrapper):
             raise TypeError(
                 'TernGrad exchanges gradients through MMDistributedDataParallel, but in this run '
                 f'of {n_ranks} ranks the model is {type(model).__name__}'
+            )
+        runs = self.message_hub.get_info('iter') is not None
+        if replicas and runs and self.exchange.feedback is not None and not self._saves_errors:
+            raise ValueError(
+                'error_feedback=True keeps what each rank left out; add '
+                "custom_hooks=[dict(type='mmext.ErrorFeedbackHook')], which saves it in checkpoints"
             )
         self.exchange.attach(model)
         self._models.add(model)
@@ -138,7 +191,12 @@ class TernGradMixin(OptimWrapper):
             *self._place,
             ternary=iteration >= self.begin_iter,
             measure=update % _MEASURE_INTERVAL == 0,
+            loss_scale=1.0 if self.exchange.feedback is None else self._loss_scale(),
         )
+
+    def _loss_scale(self) -> float:
+        """What losses are multiplied with, which waits for the device."""
+        return 1.0
 
     def _parameters(self) -> list[nn.Parameter]:
         groups = self.optimizer.param_groups
@@ -165,27 +223,39 @@ class TernGradOptimWrapper(TernGradMixin):
     """Exchange gradients between workers as -1, 0, 1 times one scaler per layer.
 
     Every worker clips its gradient to ``c * sigma`` and replaces it by unbiased ternary codes; the
-    mean over the workers goes to the optimizer. With DDP the codes travel packed (1.6 bits for an
-    element up to three ranks) through a communication hook that is registered on the first
-    ``optim_context(model)``. Without it the gradient of the one process is ternarized.
+    mean over the workers goes to the optimizer. With DDP the codes travel packed and, where
+    zstandard is installed, entropy-coded through a communication hook that is registered on the
+    first ``optim_context(model)``. Without it the gradient of the one process is ternarized.
 
     Works with gradient accumulation (one exchange for each update), clipping by ``clip_grad``
     (applied to the mean, whose norm is larger) and any optimizer. Draws depend on seed, worker,
     update and layer alone: resuming is exact, and N virtual workers equal N ranks bit for bit
-    where all layers are ternary. A NaN on one rank makes the layer NaN on all.
+    where all layers are ternary (but for ``requantize``, which ranks do for their shares).
+    A NaN on one rank makes the layer NaN on all.
 
     Args:
         *args: Of the parent.
         clip_factor: ``c`` > 0 (paper: 2.5); None for no clipping.
         share_scaler: All workers take the largest scaler (paper). False: each has its own, which
-            travels with the codes; only ``all_gather`` can do that.
+            travels with the codes of single ranks, (N - 1) times their bits.
         min_numel: Parameters with fewer elements stay float, >= 1 (author's code:
-            ``size_to_binarize``, 1).
+            ``size_to_binarize``, 9217 for AlexNet). The default keeps biases and norms of networks
+            up to 2,048 wide, which are hardly any bytes.
         keep_float: Regular expressions; parameters whose name one of them finds stay float
             (the paper keeps AlexNet's last layer). Each must find one. Default: none.
-        transport: 'auto', 'all_gather', 'two_shot' or 'int8_all_reduce' (ours), see
-            :mod:`~mmext.plugins.terngrad.transport`.
-        packing: 'base3' (5 codes in a byte) or '2bit' (4; ours).
+        transport: 'ternary' sends codes. 'auto' times steps with float32, bfloat16 and ternary
+            gradients in the first 20 to 32 updates and keeps the fastest for each bucket, see
+            :mod:`~mmext.plugins.terngrad.choice`; in bfloat16 all of a bucket is, layers that
+            stay float included. Both ours.
+        requantize: Round the sums that come back, unbiased, to levels that are half their root mean
+            square apart, so that their bits stop growing with the ranks. From about 25 ranks on,
+            where that is more than 1, the mean square of the sums grows by 1/16 at most, see
+            :mod:`~mmext.plugins.terngrad.requantize` (ours).
+        error_feedback: Add to the next gradient what the codes leave out, and take the nearest
+            codes instead of unbiased draws (ours, see :mod:`~mmext.plugins.terngrad.feedback`);
+            ``clip_factor`` is not used then. Costs 4 bytes of memory an element. With several ranks
+            in a Runner :class:`mmext.ErrorFeedbackHook` must be there, which has the errors of all
+            ranks in the checkpoint.
         begin_iter: Iterations with float gradients first, >= 0 (ours).
         seed: Of the draws; None takes the run's.
         virtual_workers: Without DDP, treat each micro-batch of an update as one worker (author's
@@ -201,7 +271,8 @@ class TernGradOptimWrapper(TernGradMixin):
     ``terngrad/wire_mib`` (MiB this rank sends for an update).
 
     Cost: encoding and decoding, some 10 ns for an element and CPU thread, 1 byte of memory for an
-    element. Wire: :func:`~mmext.plugins.terngrad.transport.wire_bits`.
+    element. Wire: :func:`~mmext.plugins.terngrad.transport.wire_bits` at most, about half of that
+    with zstandard.
 
     Paper: TernGrad, arXiv 1705.07878. Wire format and transports are ours.
 
@@ -226,6 +297,9 @@ class TernGradAmpOptimWrapper(TernGradMixin, AmpOptimWrapper):
         ...     type='mmext.TernGradAmpOptimWrapper', dtype='float16',
         ...     optimizer=dict(type='SGD', lr=0.1, momentum=0.9))
     """
+
+    def _loss_scale(self) -> float:
+        return float(self.loss_scaler.get_scale())
 
 
 def _replicas(model: nn.Module) -> list[DistributedDataParallel]:

@@ -6,66 +6,59 @@ Planar, so that packing is a few additions of whole tensors.
 import torch
 from torch import Tensor
 
-#: Ternary codes in one byte, by packing.
-CODES_PER_BYTE = {'base3': 5, '2bit': 4}
+#: Ternary codes in one byte: 3^5 <= 256.
+CODES_PER_BYTE = 5
 #: Most workers whose sum of codes fits into an int8; from here on it is an int16.
 MAX_INT8_WORKERS = 127
 #: Most workers whose sum of codes fits into an int16 and 15 bits.
 MAX_WORKERS = 16383
 
 
-def pack_ternary(codes: Tensor, bits: str = 'base3') -> Tensor:
-    """Pack ternary codes, planar: byte j holds the codes j, j + m, j + 2m ... of m bytes.
+def pack_ternary(codes: Tensor) -> Tensor:
+    """Pack five ternary codes into a byte, planar: byte j of m holds the codes j, j + m, j + 2m ...
 
     Args:
         codes: -1, 0, 1 as int8, ``(n,)``.
-        bits: 'base3', five codes in a byte (1.6 bits each), or '2bit', four.
 
     Returns:
-        uint8 ``(ceil(n / 5),)`` or ``(ceil(n / 4),)``.
-
-    Raises:
-        ValueError: Unknown ``bits``.
+        uint8 ``(ceil(n / 5),)``: 1.6 bits for a code.
     """
-    per_byte, radix = _format(bits)
-    size = -(-codes.numel() // per_byte)
+    size = packed_bytes(codes.numel())
     # Every digit is the code + 1, and bytes wrap around, so one sum adds all the ones.
-    ones = sum(radix**digit for digit in range(per_byte))
+    ones = sum(3**digit for digit in range(CODES_PER_BYTE))
     packed = torch.full((size,), ones, dtype=torch.uint8, device=codes.device)
     planes = codes.reshape(-1).view(torch.uint8)
-    for digit in range(per_byte):
+    for digit in range(CODES_PER_BYTE):
         plane = planes[digit * size : (digit + 1) * size]
-        packed[: plane.numel()].add_(plane, alpha=radix**digit)
+        packed[: plane.numel()].add_(plane, alpha=3**digit)
     return packed
 
 
-def unpack_ternary(packed: Tensor, numel: int, bits: str = 'base3') -> Tensor:
+def unpack_ternary(packed: Tensor, numel: int) -> Tensor:
     """Undo :func:`pack_ternary`.
 
     Args:
         packed: uint8 ``(m,)``.
-        numel: Number of codes, <= ``m * codes per byte``.
-        bits: As for packing.
+        numel: Number of codes.
 
     Returns:
         Codes -1, 0, 1, int8 ``(numel,)``.
 
     Raises:
-        ValueError: Unknown ``bits``, or ``packed`` has not the size that ``numel`` codes take.
+        ValueError: ``packed`` has not the size that ``numel`` codes take.
     """
-    per_byte, radix = _format(bits)
     size = packed.numel()
-    if size != -(-numel // per_byte):
-        raise ValueError(f'{numel} codes take {-(-numel // per_byte)} bytes in {bits}, got {size}')
+    if size != packed_bytes(numel):
+        raise ValueError(f'{numel} codes take {packed_bytes(numel)} bytes, got {size}')
     codes = torch.empty(numel, dtype=torch.int8, device=packed.device)
     digits = codes.view(torch.uint8)
     rest = packed.clone()
     above = torch.empty_like(rest)
-    for digit in reversed(range(per_byte)):
+    for digit in reversed(range(CODES_PER_BYTE)):
         plane = digits[digit * size : (digit + 1) * size]
         count = plane.numel()
         # Byte-wise comparisons in place are many times faster than a division or a table.
-        weight = radix**digit
+        weight = 3**digit
         above.copy_(rest).ge_(2 * weight)
         plane.copy_(rest[:count]).ge_(weight).add_(above[:count])
         if digit:
@@ -83,8 +76,8 @@ def level_bits(n_ranks: int) -> int:
 def pack_levels(sums: Tensor, n_ranks: int) -> Tensor:
     """Pack sums of N ternary codes with ``ceil(log2(2N + 1))`` bits each.
 
-    The bits of a level are cut into fields of 4, 2 or 1 bits, and each field is packed planar, so
-    that 3 bits need no shifting across bytes.
+    The bits of a level are cut into fields of 8, 4, 2 or 1 bits, and each field is packed planar,
+    so that 3 bits need no shifting across bytes.
 
     Args:
         sums: In -N..N, ``(n,)`` of :func:`sum_dtype`.
@@ -119,10 +112,10 @@ def unpack_levels(packed: Tensor, numel: int, n_ranks: int) -> Tensor:
         ValueError: N is out of range, or ``packed`` has not the size that ``numel`` levels take.
     """
     check_workers(n_ranks)
-    if packed.numel() != levels_bytes(numel, n_ranks):
+    wanted = levels_bytes(numel, n_ranks)
+    if packed.numel() != wanted:
         raise ValueError(
-            f'{numel} levels of {n_ranks} ranks take {levels_bytes(numel, n_ranks)} bytes, '
-            f'got {packed.numel()}'
+            f'{numel} levels of {n_ranks} ranks take {wanted} bytes, got {packed.numel()}'
         )
     dtype = sum_dtype(n_ranks)
     small = dtype == torch.int8
@@ -139,9 +132,9 @@ def unpack_levels(packed: Tensor, numel: int, n_ranks: int) -> Tensor:
     return levels.view(dtype).sub_(n_ranks)
 
 
-def packed_bytes(numel: int, bits: str) -> int:
+def packed_bytes(numel: int) -> int:
     """Size of :func:`pack_ternary`'s result."""
-    return -(-numel // _format(bits)[0])
+    return -(-numel // CODES_PER_BYTE)
 
 
 def levels_bytes(numel: int, n_ranks: int) -> int:
@@ -149,25 +142,18 @@ def levels_bytes(numel: int, n_ranks: int) -> int:
     return sum(-(-numel // (8 // width)) for _, width in _fields(n_ranks))
 
 
-def check_workers(n_ranks: int, most: int = MAX_WORKERS) -> None:
-    """Raise ValueError unless ``n_ranks`` is in 1..``most``."""
-    if not 1 <= n_ranks <= most:
+def check_workers(n_ranks: int) -> None:
+    """Raise ValueError unless ``n_ranks`` is in 1..:data:`MAX_WORKERS`."""
+    if not 1 <= n_ranks <= MAX_WORKERS:
         raise ValueError(
-            f'{n_ranks} workers: the sum of their codes does not fit, which holds {most} at most; '
-            "set share_scaler=False, transport='all_gather', which adds floats"
+            f'{n_ranks} workers: the sum of their codes does not fit, which holds {MAX_WORKERS} at '
+            'most; set share_scaler=False, which adds floats'
         )
 
 
 def sum_dtype(n_ranks: int) -> torch.dtype:
     """Type of sums of N codes: int8 up to 127 workers, then int16."""
     return torch.int8 if n_ranks <= MAX_INT8_WORKERS else torch.int16
-
-
-def _format(bits: str) -> tuple[int, int]:
-    """Codes in a byte and the radix of their digits."""
-    if bits not in CODES_PER_BYTE:
-        raise ValueError(f'packing {bits!r} is unknown; choose one of {sorted(CODES_PER_BYTE)}')
-    return CODES_PER_BYTE[bits], 3 if bits == 'base3' else 4
 
 
 def _fields(n_ranks: int) -> list[tuple[int, int]]:

@@ -28,7 +28,6 @@ def sum_kernel(
     size,
     ranks,
     PER_BYTE: tl.constexpr,  # noqa: N803
-    RADIX: tl.constexpr,  # noqa: N803
     BLOCK: tl.constexpr,  # noqa: N803
 ):
     """Sums of the codes in one block of bytes; ``packed`` is ``(ranks, size)``."""
@@ -39,7 +38,7 @@ def sum_kernel(
         source = place
         for _ in range(ranks):
             word = tl.load(packed + source, mask=inside, other=0).to(tl.int32)
-            total += (word // (RADIX**digit)) % RADIX - 1
+            total += (word // (3**digit)) % 3 - 1
             source += size
         target = digit * size + place
         tl.store(sums + target, total.to(sums.dtype.element_ty), mask=inside & (target < numel))

@@ -1,6 +1,7 @@
 """Small real trainings that one process, virtual workers and real ranks share."""
 
 import itertools
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -42,7 +43,9 @@ def wrapper_for(model: nn.Module, lr: float = 0.05, **settings) -> TernGradOptim
     """Wrapper around SGD with momentum."""
     optimizer = torch.optim.SGD(model.parameters(), lr=lr, momentum=0.9)
     # Runs of one process share MMEngine's message hub; the counters of the wrapper do not.
-    wrapper = TernGradOptimWrapper(optimizer=optimizer, **{'seed': 5, **settings})
+    # The layers of this small net are all ternary, unless told otherwise.
+    settings = {'seed': 5, 'min_numel': 1, **settings}
+    wrapper = TernGradOptimWrapper(optimizer=optimizer, **settings)
     wrapper.message_hub = type(wrapper.message_hub).get_instance(f'terngrad{next(_NAMES)}')
     return wrapper
 
@@ -69,7 +72,9 @@ class Points(torch.utils.data.Dataset):
         return {key: value[0] for key, value in batch(7, index).items()}
 
 
-def runner(work_dir: Path, max_iters: int, launcher: str = 'none', **wrapper) -> Runner:
+def runner(
+    work_dir: Path, max_iters: int, launcher: str = 'none', hooks: Sequence[str] = (), **wrapper
+) -> Runner:
     """A Runner of ``max_iters`` iterations with a checkpoint after each third."""
     from mmext.compat import distributed
 
@@ -88,12 +93,13 @@ def runner(work_dir: Path, max_iters: int, launcher: str = 'none', **wrapper) ->
             optim_wrapper=dict(
                 type='mmext.TernGradOptimWrapper',
                 optimizer=dict(type='SGD', lr=0.05, momentum=0.9),
-                **wrapper,
+                **{'min_numel': 1, **wrapper},
             ),
             default_hooks=dict(
                 checkpoint=dict(type='CheckpointHook', interval=3, by_epoch=False),
                 logger=dict(type='LoggerHook', interval=1, log_metric_by_epoch=False),
             ),
+            custom_hooks=[dict(type=name) for name in hooks],
             log_processor=dict(by_epoch=False, window_size=1),
             randomness=dict(seed=3),
             experiment_name=f'terngrad{next(_NAMES)}',

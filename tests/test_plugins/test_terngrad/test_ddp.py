@@ -30,13 +30,14 @@ def ranks(tmp_path_factory):
         2: [result[2] for result in found[:2]],
         4: [result[4] for result in found],
         'no wire': (out / 'no_wire').read_text(),
+        'sums': [torch.load(out / f'sums{rank}.pth') for rank in range(8)],
     }
 
 
-def virtual(count, steps, **settings):
+def virtual(count, steps, width=24, **settings):
     """The same training with virtual workers in this process."""
     torch.manual_seed(0)
-    model = Net()
+    model = Net(width)
     wrapper = wrapper_for(model, virtual_workers=True, accumulative_counts=count, **settings)
     for index in range(steps):
         for worker in range(count):
@@ -75,10 +76,76 @@ def test_loss_scale_does_not_matter(ranks, count):
     assert torch.equal(ranks[count][0]['scaled'], ranks[count][0]['big bucket'])
 
 
-def test_transports_and_packings_agree(ranks):
-    for key in ('int8', 'two-shot'):
-        assert torch.equal(ranks[2][0][key], ranks[2][0]['big bucket']), key
-    assert torch.equal(ranks[4][0]['all-gather'], ranks[4][0]['big bucket'])
+def test_coding_changes_no_bit_and_halves_the_bytes(ranks):
+    """Also where one rank has no zstandard: then nobody codes."""
+    for result in ranks[2]:
+        assert torch.equal(result['coded'], result['packed'])
+        assert result['coded bytes'] < 0.75 * result['packed bytes']
+    assert torch.equal(ranks[2][0]['coded'], virtual(2, 3, width=256))
+    own = ranks[2][0]['coded, own scalers']
+    assert torch.equal(own, virtual(2, 3, width=256, share_scaler=False))
+
+
+def test_all_ways_of_adding_codes_are_exact_and_send_what_they_should(ranks):
+    sent = {}
+    for rank, result in enumerate(ranks['sums']):
+        for name, equal, n_bytes in result['equal']:
+            assert equal, (rank, name)
+            sent[name] = max(n_bytes, sent.get(name, 0))
+    numel = 200_003
+    for n_ranks in (2, 3, 8):
+        for way in ('all_gather', 'two_shot'):
+            packed = sent[f'{way} {n_ranks} {numel} False']
+            assert packed == pytest.approx(wire_bits(way, n_ranks) * numel / 8, rel=1e-3)
+            assert sent[f'{way} {n_ranks} {numel} True'] < packed
+        # Too short to pay: not even the lengths are sent.
+        assert sent[f'add_up {n_ranks} 30 True'] <= 4 * n_ranks * wire_bits('ternary', n_ranks)
+
+
+def test_rounded_sums_are_unbiased_with_the_stated_variance(ranks):
+    """And equal on all ranks, coded or not."""
+    first = ranks['sums'][0]['rounded']
+    for result in ranks['sums']:
+        for coded in (True, False):
+            found = zip(first[True], result['rounded'][coded], strict=True)
+            assert all(torch.equal(*pair) for pair in found)
+    exact, draws = first['exact'].double(), torch.stack(first[True]).double()
+    small, large = slice(0, 25_001), slice(-25_000, None)
+    assert (draws[:, small] == exact[small]).all()
+    exact, draws = exact[large], draws[:, large]
+    step = exact.square().mean().sqrt() / 2
+    assert step > 1.5
+    fraction = (exact / step) % 1
+    variance = step**2 * fraction * (1 - fraction)
+    error, deviation = draws.mean(0) - exact, (variance / len(draws)).sqrt()
+    inside = variance > 0.1 * step**2
+    assert inside.sum() > 1000
+    assert ((error / deviation)[inside].square().mean() - 1).abs() < 0.1
+    assert error.sum().abs() < 4 * deviation.square().sum().sqrt() + 1e-3 * len(error)
+    measured = (draws - exact).square().mean().item()
+    assert measured == pytest.approx(variance.mean().item(), rel=0.02)
+    assert measured < exact.square().mean() / 16
+
+
+@pytest.mark.parametrize('count', [2, 4])
+def test_error_feedback_of_ranks_equals_that_of_virtual_workers(ranks, count):
+    real = ranks[count][0]['fed back']
+    assert torch.equal(real, virtual(count, 4, error_feedback=True))
+    assert not torch.equal(real, ranks[count][0]['big bucket'])
+
+
+def test_error_feedback_with_own_scalers(ranks):
+    real = ranks[2][0]['own fed back']
+    assert torch.equal(real, virtual(2, 4, error_feedback=True, share_scaler=False))
+    assert all(result['nan fed back'] for result in ranks[2])
+
+
+def test_ranks_choose_alike_and_keep_the_choice_after_a_resume(ranks):
+    chosen = [result['auto'] for result in ranks[2]]
+    for one in chosen:
+        assert one['ways'] == chosen[0]['ways'] == one['resumed']
+        assert len(one['ways']) == one['layers'] and one['saved']
+        assert set(one['ways'].values()) <= {'float32', 'bfloat16', 'ternary'}
 
 
 @pytest.mark.parametrize('count', [2, 4])
@@ -132,6 +199,10 @@ def test_ranks_resume_bit_for_bit(ranks):
     assert all(result['resumed'] for result in ranks[4])
 
 
+def test_ranks_resume_with_the_errors_of_each(ranks):
+    assert all(result['resumed errors'] for result in ranks[4])
+
+
 def test_separate_replicas_all_exchange_codes(ranks):
     assert all(result['separate'] for result in ranks[4])
 
@@ -150,12 +221,13 @@ def test_diagnostics_are_logged(ranks):
 
 @pytest.mark.parametrize('count', [2, 4])
 def test_bytes_on_the_interface_are_those_of_the_formula(ranks, count):
-    """Everything included: scalers, TCP, barriers."""
+    """Everything included: scalers, lengths, TCP, barriers. Coded, it is less."""
     if ranks['no wire']:
         pytest.skip(f'needs root and network namespaces: {ranks["no wire"]}')
     for result in ranks[count]:
-        formula = result['wire']['numel'] * wire_bits('auto', count) / 8
+        formula = result['wire']['numel'] * wire_bits('ternary', count) / 8
         assert 0.97 < result['wire']['sent'] / formula < 1.05
+        assert result['coded wire']['sent'] < 0.8 * formula
 
 
 @pytest.mark.parametrize(
@@ -165,6 +237,7 @@ def test_bytes_on_the_interface_are_those_of_the_formula(ranks, count):
         ('without_ddp', 'TypeError: .*MMDistributedDataParallel.*4 ranks.*Net'),
         ('sparse', 'TypeError: .*sparse=False'),
         ('virtual_in_ranks', 'ValueError: virtual_workers=True.*False'),
+        ('unsaved_errors', 'ValueError: error_feedback=True.*mmext.ErrorFeedbackHook'),
     ],
 )
 def test_errors_in_a_distributed_run(ranks, name, message):

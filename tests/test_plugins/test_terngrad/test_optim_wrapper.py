@@ -212,10 +212,9 @@ def test_half_precision_gradients():
         (dict(clip_factor=-2.5), 'clip_factor=-2.5'),
         (dict(min_numel=0), 'min_numel=0'),
         (dict(begin_iter=-1), 'begin_iter=-1'),
-        (dict(transport='pigeon'), "transport 'pigeon'.*two_shot"),
-        (dict(packing='8bit'), "packing '8bit'.*base3"),
+        (dict(transport='pigeon'), "transport 'pigeon'.*ternary"),
         (dict(keep_float='fc'), "keep_float must be a list.*'fc'"),
-        (dict(share_scaler=False, transport='two_shot'), 'share_scaler=True'),
+        (dict(share_scaler=False, requantize=True), 'share_scaler=True'),
     ],
 )
 def test_bad_settings(settings, message):

@@ -53,6 +53,39 @@ def test_codec_study_runs(studies, monkeypatch, capsys):
     assert 'base3, 2 threads' in capsys.readouterr().out
 
 
+def pictures(shape):
+    """Images and labels in the place of the prepared sets."""
+    draws = torch.Generator().manual_seed(0)
+    return torch.randn(120, *shape, generator=draws), torch.arange(120) % 10
+
+
+def test_accuracies_with_error_feedback_are_measured(studies, monkeypatch, capsys):
+    wire = studies('wire', '--part', 'feedback', '--quick')
+    monkeypatch.setattr(wire, 'images_of', lambda name: pictures((3, 32, 32)))
+    monkeypatch.setattr(wire, 'SEEDS', (0,))
+    monkeypatch.setattr(wire, 'HELD', 20)
+    wire.main()
+    told = capsys.readouterr().out
+    assert told.count('% right') == 4 and 'seed 0, ternary, error feedback: ' in told
+
+
+def test_an_unknown_part_is_an_error(studies):
+    with pytest.raises(SystemExit, match='--part x is unknown; choose one of bits, auto, feedback'):
+        studies('wire', '--part', 'x').main()
+
+
+@pytest.mark.parametrize('name', ['CifarNet on CIFAR-10', 'LeNet on Fashion-MNIST'])
+def test_bits_of_real_ranks_are_counted(studies, monkeypatch, name):
+    wire = studies('wire')
+    monkeypatch.setattr(wire, 'BATCH', 8)
+    if reason := wire.links.missing():
+        pytest.skip(f'needs root and network namespaces: {reason}')
+    data = pictures((3, 32, 32) if name.startswith('CifarNet') else (1, 28, 28))
+    packed, coded = (wire.bits_of(name, 2, data, way, 3) for way in ('packed', 'coded'))
+    assert 1.6 < packed['bits/element'][0] < 2.2 and coded['bits/element'] < packed['bits/element']
+    assert 0 < coded['ns/element'][0] < 1000
+
+
 def synthetic(network, model):
     """Records that follow the performance model exactly."""
     numel, records = 11_000_000, {}
