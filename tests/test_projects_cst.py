@@ -122,7 +122,7 @@ def test_background_weights_of_soft_teacher_look_up_the_moved_point(script):
 def test_gpu_script_runs_on_a_cpu_when_tiny(script, tmp_path):
     script('gpu').main(['--quick', '--work-dir', str(tmp_path)])
     cost = json.loads((tmp_path / 'cost.json').read_text())
-    assert len(cost['rows']) == 3
+    assert len(cost['rows']) == 4
     training = json.loads((tmp_path / 'training.json').read_text())
     assert set(training['rows'][0]['metrics']) == {
         f'mAP, {network}' for network in ('teacher1', 'teacher2', 'student1', 'ensemble')

@@ -7,9 +7,12 @@ overlaps it (IoU .54), against the box alone; and with a weight of a half. Wante
 """
 
 import copy
+import logging
+import multiprocessing
 import sys
 import time
 import warnings
+from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 
@@ -21,7 +24,7 @@ ROOT = Path(__file__).resolve().parents[2]
 HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(ROOT / 'projects')]
 
-from benchmark import afresh, options  # noqa: E402
+from benchmark import options  # noqa: E402
 from evidence import row, write_result  # noqa: E402
 
 import mmext  # noqa: E402, F401
@@ -87,13 +90,15 @@ def judge(detector) -> dict:
 def main() -> None:
     """Try all and write the table."""
     args = options(__doc__, only='')
+    torch.set_num_threads(1)
     found = []
     for name, parts, cfg in combinations():
         if args.only not in name:
             continue
         begin = time.monotonic()
         try:
-            told = afresh(tried, cfg)
+            with ProcessPoolExecutor(1, multiprocessing.get_context('fork')) as pool:
+                told = pool.submit(tried, cfg).result()
         except BrokenProcessPool:
             told = {'reason': 'an operator crashes with random weights'}
         found.append({'config': name, 'parts': parts, 'seconds': time.monotonic() - begin, **told})
@@ -104,6 +109,7 @@ def main() -> None:
 def tried(cfg) -> dict:
     """Ratios of a detector, or why it takes no weights."""
     warnings.filterwarnings('ignore')
+    logging.disable(logging.CRITICAL)
     torch.set_num_threads(1)
     init_default_scope('mmdet')
     torch.manual_seed(0)

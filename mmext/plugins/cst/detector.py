@@ -54,17 +54,22 @@ class CycleSelfTraining(BaseDetector):
     graphs in memory, one with ``sequential_backward``.
 
     Args:
-        detector: Config of any MMDetection detector; one with heads of the FCOS, AnchorHead or
-            Faster R-CNN family unless ``consistency`` is ``kind='none'``.
-        semi_train_cfg: ``score_thr`` (a pseudo-box scores at least this, [0, 1]),
+        detector: Config of any MMDetection detector; one that takes a weight per box
+            (:mod:`~mmext.plugins.cst.weighting`) where boxes are weighted or ignored.
+        semi_train_cfg: ``score_thr`` (a pseudo-box scores at least this, [0, 1]; ``'count'`` or
+            ``'class_count'``: measured, see
+            :class:`~mmext.plugins.cst.thresholds.CountThresholds`),
             ``ignore_score_thr`` (boxes from here up to ``score_thr`` are neither object nor
-            background; None: there are none), ``score_power`` (both compare with
+            background; None: there are none), ``ignore_count`` (the same for counts: of so many
+            times the labelled boxes, > 1), ``score_power`` (both compare with
             ``score ** score_power``; 0.5 for the products class x centerness of FCOS),
             ``odds_power`` (see :func:`~mmext.plugins.cst.functional.odds_distribution`),
             ``agnostic_nms_iou`` (of boxes that overlap more, whatever their classes, only the best
             one is a pseudo-label, since one object has one class; None: detectors with a sigmoid
             per class then teach two classes on one object),
             ``min_pseudo_bbox_wh`` (px), ``sup_weight``, ``unsup_weight`` (>= 0),
+            ``split_batch`` (each student sees one half of the labelled and of the unlabelled
+            images: an iteration costs about as much as a mean teacher's),
             ``sequential_backward`` (differentiate S1 before S2 runs: one student graph in memory
             instead of two, the same gradients, log and time). All ours.
         semi_test_cfg: ``predict_on``: ``'teacher1'``, ``'teacher2'``, ``'student1'``,
@@ -169,7 +174,7 @@ class CycleSelfTraining(BaseDetector):
     ) -> dict[str, Tensor]:
         """Losses of both students, keys ``student1_sup_…``, ``student1_unsup_…`` and so on.
 
-        Also returns diagnostics whose keys lack "loss": ``dcr/weight_mean``, ``dcr/js_mean``,
+        Also returns diagnostics whose keys lack "loss": ``dcr/weight_spread``, ``dcr/js_mean``,
         ``dcr/agreement``, ``pseudo/teacher1`` and ``pseudo/teacher2`` (boxes per image).
         """
         pseudo: list | None = None
@@ -293,7 +298,8 @@ class CycleSelfTraining(BaseDetector):
 
     def _reweigh(self, instances, own, other) -> Tensor:
         """Set weights and classes of pseudo-boxes by what both teachers say; their divergence."""
-        ones, others = [], []
+        ones: list[tuple[Tensor, Tensor]] = []
+        others: list[tuple[Tensor, Tensor]] = []
         for each, mine, theirs in zip(instances, own, other, strict=True):
             for found, opinions in ((mine, ones), (theirs, others)):
                 opinions.append(
@@ -313,8 +319,12 @@ class CycleSelfTraining(BaseDetector):
             torch.cat([box for _, box in ones]), torch.cat([box for _, box in others])
         ).nan_to_num(nan=0.0)
         for_boxes = {'class': weights, 'iou': agreed, 'one': torch.ones_like(weights)}
-        parts = (labels, ignored, torch.where(ignored, 0.0, weights))
-        parts = (*parts, for_boxes[self.consistency.boxes])
+        parts = (
+            labels,
+            ignored,
+            torch.where(ignored, 0.0, weights),
+            for_boxes[self.consistency.boxes],
+        )
         sizes = [len(each) for each in instances]
         for each, *values in zip(instances, *(part.split(sizes) for part in parts), strict=True):
             each.labels, each.ignored, each.weights, each.box_weights = values

@@ -312,7 +312,7 @@ def test_pseudo_boxes_are_as_exact_in_bfloat16_as_in_float32():
     with torch.autocast('cpu', torch.bfloat16):
         found, exact = (
             head.predict_by_feat(s, d, batch_img_metas=metas, rescale=False, with_nms=False)[0]
-            for s, d in ((scores, deltas), ([m.float() for m in scores], [m.float() for m in deltas]))
+            for s, d in ((scores, deltas), [[m.float() for m in part] for part in (scores, deltas)])
         )  # fmt: skip
     assert found.bboxes.dtype == torch.float32 and found.bboxes.max() > 1000
     assert (found.bboxes - exact.bboxes).abs().max() < 0.05

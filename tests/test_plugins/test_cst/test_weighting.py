@@ -377,7 +377,7 @@ def mask_rcnn():
 
 #: Of each way in which MMDetection computes its losses one; coverage.py tries all its detectors.
 WAYS = {**FAMILIES, 'gfl': gfl, 'paa': paa, 'ddod': ddod, 'yolox': yolox, 'mask_rcnn': mask_rcnn}
-SURE, FAR, OVER = [24.0, 20, 72, 76], [[84.0, 84, 124, 124], [4, 90, 40, 124]], [36.0, 24, 88, 84]
+SURE, FAR, OVER = [24.0, 20, 66, 68], [[84.0, 84, 124, 124], [4, 90, 40, 124]], [34.0, 24, 76, 76]
 
 
 def moved(model, boxes, weights, box_weights=None):
@@ -397,6 +397,7 @@ def test_ignore_regions_neither_thin_out_the_loss_of_a_box_nor_take_its_priors(w
     model = build(WAYS[way]())
     weigh_boxes(model)
     alone, every = moved(model, [SURE], [1.0])
+    assert alone > 0
     assert moved(model, [SURE, *FAR], [1.0, 0.0, 0.0])[0] == pytest.approx(alone, rel=0.02)
     assert moved(model, [SURE, OVER], [1.0, 0.0])[0] == pytest.approx(alone, rel=0.02)
     if not hasattr(model, 'roi_head'):  # Which samples others, as many.
