@@ -12,7 +12,7 @@ from pathlib import Path
 HERE = Path(__file__).resolve().parent
 STUDIES = {
     'conv_m': ('study.py',),
-    'cst': ('cost.py', 'study.py'),
+    'cst': ('cost.py', 'coverage.py', 'study.py'),
     'ctf_gan': ('study.py',),
     'engine': ('cpu_speed.py', 'sharding_memory.py'),
     'force_regularization': ('study.py', 'cost.py'),

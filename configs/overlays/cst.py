@@ -16,7 +16,7 @@ semi = dict()
 model = dict(
     type='mmext.CycleSelfTraining',
     detector=dict(_host_='detector'),
-    consistency=dict(type='mmext.DistributionConsistency', kind='js', normalize=True),
+    consistency=dict(type='mmext.DistributionConsistency', kind='js'),
     semi_train_cfg=dict(score_thr=0.7, ignore_score_thr=0.5, unsup_weight=4.0),
     data_preprocessor=dict(
         type='MultiBranchDataPreprocessor', data_preprocessor=dict(_host_='data_preprocessor')

@@ -17,7 +17,7 @@ from torchvision.ops import nms
 
 from mmext.plugins.cst.detector import CycleSelfTraining
 from mmext.plugins.cst.functional import ema_update, ramp
-from mmext.plugins.cst.weighted import WeightedFCOSHead, weigh_boxes
+from mmext.plugins.cst.weighting import WeightedFCOSHead, weigh_boxes
 
 
 @MODELS.register_module()
@@ -96,14 +96,20 @@ class SoftBackground(WeightedFCOSHead):
 
     background: tuple[list[Tensor], list[Tensor]] | None
 
-    def _weighted_targets(self, points, batch_gt_instances):
-        labels, targets, weights = super()._weighted_targets(points, batch_gt_instances)
+    def _boxes(self, boxes, metas, maps):
+        self._points = self.prior_generator.grid_priors(
+            [m.shape[-2:] for m in maps], dtype=torch.float32, device=maps[0].device
+        )
+        return super()._boxes(boxes, metas, maps)
+
+    def _weights(self, boxes, box):
+        weights = super()._weights(boxes, box)
         if self.background is not None:
-            soft = background_weights(points, self.strides, *self.background)
-            empty = labels == self.num_classes
+            soft = background_weights(self._points, self.strides, *self.background)
+            empty = box == 0
             scale = empty.sum() / soft[empty].sum().clamp_min(1e-6)
-            weights = torch.where(empty, soft * scale, weights)
-        return labels, targets, weights
+            weights[0] = torch.where(empty, soft * scale, weights[0])
+        return weights
 
 
 def background_weights(
@@ -118,17 +124,19 @@ def background_weights(
         moves: For each of the N images the homography from the student's view to the teacher's.
 
     Returns:
-        Weights of all points, level by level and image by image; 1 outside the teacher's view.
+        Weights (N, points) of the levels one after another; 1 outside the teacher's view.
     """
     weights = []
-    for level, stride, scores in zip(points, strides, foreground, strict=True):
-        size = level.new_tensor([scores.shape[3], scores.shape[2]]) * stride
-        for image, move in enumerate(moves):
+    for image, move in enumerate(moves):
+        row = []
+        for level, stride, scores in zip(points, strides, foreground, strict=True):
+            size = level.new_tensor([scores.shape[3], scores.shape[2]]) * stride
             there = torch.cat([level, level.new_ones(len(level), 1)], dim=1) @ move.T
             grid = there[:, :2] / there[:, 2:] / size * 2 - 1
             seen = grid_sample(scores[image][None], grid[None, None], align_corners=False)
-            weights.append(1 - seen.flatten())
-    return torch.cat(weights)
+            row.append(1 - seen.flatten())
+        weights.append(torch.cat(row))
+    return torch.stack(weights)
 
 
 @MODELS.register_module()
@@ -139,6 +147,9 @@ class StudyTwoMeanTeachers(CycleSelfTraining):
         """Exchanged, which undoes the crossing."""
         pseudo, statistics = super().pseudo_instances(inputs, data_samples)
         return pseudo[::-1], statistics
+
+    def _asked(self, images):
+        return super()._asked(images)[::-1]
 
 
 @HOOKS.register_module()

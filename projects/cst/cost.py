@@ -27,7 +27,7 @@ from evidence import row, write_result  # noqa: E402
 from mmext.datasets.scenes import SceneSettings, generate  # noqa: E402
 from mmext.plugins.cst.functional import ema_update  # noqa: E402
 
-METHODS = ('mean teacher', 'CST', 'CST, sequential backward')
+METHODS = ('mean teacher', 'CST', 'CST, sequential backward', 'CST, split batch')
 
 
 def configuration(scenes: Path):
@@ -50,7 +50,10 @@ def build(method: str, cfg):
     cfg.train_dataloader.update(num_workers=0, persistent_workers=False)
     model_cfg = cfg.model
     model_cfg.semi_train_cfg.update(
-        score_thr=0.0, ignore_score_thr=None, sequential_backward='sequential' in method
+        score_thr=0.0,
+        ignore_score_thr=None,
+        sequential_backward='sequential' in method,
+        split_batch='split' in method,
     )
     if method == 'mean teacher':
         model_cfg = dict(
@@ -127,16 +130,18 @@ def main() -> None:
     if args.quick:
         return
     time, more = rows[len(METHODS)]['cost'].values()
+    split = rows[-1]['cost']['median time ratio']
     write_result(
         ROOT / 'projects/cst/results/cost.json',
-        claim='cost against a mean teacher: at most 2.3x the iteration time and 2x the memory',
+        claim='cost against a mean teacher: at most 2.3x the iteration time and 2x the memory, and '
+        '1.15x the time with split batches',
         command='make reproduce PLUGIN=cst',
         data={
             'set': 'digit scenes',
             'batch': '4 labelled (for each student) + 8 unlabelled, 80 px',
         },
         rows=rows,
-        verdict='met' if time <= 2.3 and more <= 2 else 'not met',
+        verdict='met' if time <= 2.3 and more <= 2 and split <= 1.15 else 'not met',
         why='the two take turns step by step in one process; memory is the growth of the resident '
         'set of a process that trains one of them.',
     )

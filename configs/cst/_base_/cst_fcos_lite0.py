@@ -8,9 +8,7 @@ _base_ = [
 model = dict(
     type='mmext.CycleSelfTraining',
     detector=_base_.detector,
-    consistency=dict(
-        type='mmext.DistributionConsistency', kind='js', temperature=0.25, normalize=True
-    ),
+    consistency=dict(type='mmext.DistributionConsistency', kind='js', temperature=0.25),
     semi_train_cfg=dict(
         score_thr=0.5,
         ignore_score_thr=0.15,

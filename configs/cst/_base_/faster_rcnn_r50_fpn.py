@@ -8,7 +8,7 @@ model = dict(
     _delete_=True,
     type='mmext.CycleSelfTraining',
     detector=detector,
-    consistency=dict(type='mmext.DistributionConsistency', kind='js', normalize=True),
+    consistency=dict(type='mmext.DistributionConsistency', kind='js'),
     semi_train_cfg=dict(score_thr=0.7, ignore_score_thr=0.5, unsup_weight=4.0),
     semi_test_cfg=dict(predict_on='teacher1'),
     data_preprocessor=dict(

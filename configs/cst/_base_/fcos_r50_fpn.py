@@ -52,7 +52,7 @@ detector = dict(
 model = dict(
     type='mmext.CycleSelfTraining',
     detector=detector,
-    consistency=dict(type='mmext.DistributionConsistency', kind='js', normalize=True),
+    consistency=dict(type='mmext.DistributionConsistency', kind='js'),
     semi_train_cfg=dict(score_thr=0.5, ignore_score_thr=0.3, score_power=0.5, unsup_weight=2.0),
     semi_test_cfg=dict(predict_on='teacher1'),
     data_preprocessor=dict(type='MultiBranchDataPreprocessor', data_preprocessor=preprocessor),

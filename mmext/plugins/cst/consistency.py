@@ -1,33 +1,41 @@
 """The weight of a pseudo-box as a configurable component."""
 
+import torch
 from torch import Tensor
 
 from mmext.registry import TASK_UTILS
 
-from .functional import CONSISTENCY_KINDS, distribution_consistency, paired_iou
+from .functional import CONSISTENCY_KINDS, distribution_consistency
+
+#: What happens to a box on whose class the teachers disagree.
+DISAGREEMENTS = ('weigh', 'ignore', 'relabel', 'sample')
+#: What the regression of a box is weighted by.
+BOX_WEIGHTS = ('class', 'iou', 'one')
 
 
 @TASK_UTILS.register_module()
 class DistributionConsistency:
     """Weight of each pseudo-box from the agreement of the two teachers (the formula is ours).
 
-    ``w = floor + (1 - floor) * (c * b) ** (1 / temperature)`` with the class term c of
-    :func:`~mmext.plugins.cst.functional.distribution_consistency` and, with ``box_term``, the IoU b
-    of the boxes that the two teachers regress there. For ``kind='exp_kl'`` this is
-    ``exp(-KL / temperature)``.
+    ``w = floor + (1 - floor) * c ** (1 / temperature)`` with c of
+    :func:`~mmext.plugins.cst.functional.distribution_consistency`, divided by its mean over the
+    pseudo-boxes of the batch: the sum of the weights is the number of boxes, which the losses are
+    averaged over, so reweighting shifts emphasis between boxes and never weakens the loss. For
+    ``kind='exp_kl'`` the power is ``exp(-KL / temperature)``.
 
     Args:
-        kind: ``'js'``, ``'exp_kl'``, ``'score'`` or ``'none'`` (every weight 1; no head is asked to
-            take weights).
-        box_term: Multiply by the agreement of the two regressed boxes.
-        floor: Least weight, in [0, 1].
+        kind: ``'js'``, ``'exp_kl'``, ``'score'`` or ``'none'`` (every weight 1).
+        floor: Least weight before the division, in [0, 1].
         temperature: Below 1 sharpens, above 1 flattens, > 0.
-        normalize: Scale the weights of the pseudo-boxes of a batch to mean 1, so that reweighting
-            shifts emphasis between boxes without weakening the unsupervised loss; weights may
-            exceed 1. Ignore regions do not count.
+        disagreement: Of a box to which the other teacher would give another class, or none:
+            ``'weigh'`` (nothing but its weight), ``'ignore'`` (neither object nor background),
+            ``'relabel'`` (the likeliest class of the mean of both distributions) or ``'sample'`` (a
+            class drawn from this mean: soft targets on average, for any loss).
+        boxes: The regression of a box is weighted by the same weight (``'class'``), by the IoU of
+            the boxes that the two teachers find there (``'iou'``), or not (``'one'``).
 
     Raises:
-        ValueError: Unknown ``kind`` or a number outside its range.
+        ValueError: An unknown name or a number outside its range.
 
     Example:
         >>> consistency = dict(type='mmext.DistributionConsistency', kind='js', floor=0.1)
@@ -36,64 +44,81 @@ class DistributionConsistency:
     def __init__(
         self,
         kind: str = 'js',
-        box_term: bool = False,
         floor: float = 0.0,
         temperature: float = 1.0,
-        normalize: bool = False,
+        disagreement: str = 'weigh',
+        boxes: str = 'class',
     ) -> None:
-        if kind not in CONSISTENCY_KINDS:
-            raise ValueError(
-                f'consistency kind={kind!r} is unknown; choose one of {list(CONSISTENCY_KINDS)}'
-            )
+        for name, value, known in (
+            ('kind', kind, CONSISTENCY_KINDS), ('disagreement', disagreement, DISAGREEMENTS),
+            ('boxes', boxes, BOX_WEIGHTS),
+        ):  # fmt: skip
+            if value not in known:
+                raise ValueError(
+                    f'consistency {name}={value!r} is unknown; choose one of {list(known)}'
+                )
         if not 0 <= floor <= 1:
             raise ValueError(f'consistency floor={floor} must be in [0, 1]')
         if not temperature > 0:
             raise ValueError(f'consistency temperature={temperature} must be above 0')
         self.kind = kind
-        self.box_term = box_term
         self.floor = floor
         self.temperature = temperature
-        self.normalize = normalize
+        self.disagreement = disagreement
+        self.boxes = boxes
         #: Share of the reweighting in force, in [0, 1]; moved by ``DistributionConsistencyHook``.
         self.share = 1.0
 
     @property
     def needs_weights(self) -> bool:
         """Whether boxes get weights other than 1."""
-        return self.kind != 'none' or self.box_term
+        return self.kind != 'none' or self.disagreement != 'weigh' or self.boxes == 'iou'
 
-    def __call__(
-        self,
-        p1: Tensor,
-        p2: Tensor,
-        boxes1: Tensor,
-        boxes2: Tensor,
-        used: Tensor | None = None,
-    ) -> Tensor:
-        """Weigh boxes.
+    def __call__(self, p1: Tensor, p2: Tensor, used: Tensor | None = None) -> Tensor:
+        """Weigh the classes of boxes.
 
         Args:
-            p1, p2: Class distributions of the writing and of the other teacher, shape (n, C + 1).
-            boxes1, boxes2: Boxes the two regress there, shape (n, 4) as (x1, y1, x2, y2).
-            used: Flags of the boxes that are pseudo-labels, shape (n,), for ``normalize``; None:
-                all are.
+            p1, p2: Class distributions of the writing and of the other teacher, shape (n, C + 1),
+                background last.
+            used: Flags of the boxes that are pseudo-labels, shape (n,), which the weights are
+                averaged over; None: all are.
 
         Returns:
-            Weights, shape (n,), in [floor, 1] unless ``normalize``.
+            Weights, shape (n,), >= 0, of mean 1 over what is used.
         """
         agreement = distribution_consistency(p1, p2, self.kind)
-        if self.box_term:
-            agreement = agreement * paired_iou(boxes1, boxes2)
         weights = self.floor + (1 - self.floor) * agreement ** (1 / self.temperature)
         # A diverged teacher has no opinion; what it cannot confirm teaches nothing.
         weights = weights.nan_to_num(nan=0.0)
         counted = weights if used is None else weights[used]
-        if self.normalize and len(counted):
+        if len(counted):
             weights = weights / counted.mean().clamp_min(1e-6)
         return 1 + self.share * (weights - 1)
 
+    def settle(self, labels: Tensor, p1: Tensor, p2: Tensor) -> tuple[Tensor, Tensor]:
+        """Decide about boxes on whose class the teachers disagree.
+
+        Args:
+            labels: Classes by the writing teacher, shape (n,).
+            p1, p2: As for the weights.
+
+        Returns:
+            Classes, shape (n,), and flags of the boxes to ignore, shape (n,).
+        """
+        doubtful = p2.argmax(dim=1) != labels
+        nobody = torch.zeros_like(doubtful)
+        if self.disagreement == 'weigh' or self.share == 0 or not len(labels):
+            return labels, nobody
+        if self.disagreement == 'ignore':
+            return labels, doubtful
+        mean = ((p1 + p2) / 2)[:, :-1]
+        if self.disagreement == 'relabel':
+            return torch.where(doubtful, mean.argmax(dim=1), labels), nobody
+        return torch.multinomial(mean + 1e-12, 1).squeeze(1), nobody
+
     def __repr__(self) -> str:
         return (
-            f'{type(self).__name__}(kind={self.kind!r}, box_term={self.box_term}, '
-            f'floor={self.floor}, temperature={self.temperature}, normalize={self.normalize})'
+            f'{type(self).__name__}(kind={self.kind!r}, floor={self.floor}, '
+            f'temperature={self.temperature}, disagreement={self.disagreement!r}, '
+            f'boxes={self.boxes!r})'
         )

@@ -20,10 +20,18 @@ from mmext.registry import MODELS
 from .checkpoints import check_fit, translate
 from .consistency import DistributionConsistency
 from .early_backward import early_backward, freed
-from .functional import cross_iou, fuse_detections, jensen_shannon
-from .settings import NETWORKS, PREDICT_ON, TEST_CFG_DEFAULTS, merge, train_cfg
-from .teachers import check_opinions, view
-from .weighted import weigh_boxes
+from .float32 import boxes_in_float32
+from .functional import (
+    class_opinion,
+    cross_iou,
+    fuse_detections,
+    jensen_shannon,
+    odds_distribution,
+    paired_iou,
+)
+from .settings import COUNTED, NETWORKS, PREDICT_ON, TEST_CFG_DEFAULTS, merge, train_cfg
+from .thresholds import CountThresholds
+from .weighting import num_classes, weigh_boxes
 
 
 @MODELS.register_module()
@@ -46,17 +54,22 @@ class CycleSelfTraining(BaseDetector):
     graphs in memory, one with ``sequential_backward``.
 
     Args:
-        detector: Config of any MMDetection detector; one with heads of the FCOS, AnchorHead or
-            Faster R-CNN family unless ``consistency`` is ``kind='none'``.
-        semi_train_cfg: ``score_thr`` (a pseudo-box scores at least this, [0, 1]),
+        detector: Config of any MMDetection detector; one that takes a weight per box
+            (:mod:`~mmext.plugins.cst.weighting`) where boxes are weighted or ignored.
+        semi_train_cfg: ``score_thr`` (a pseudo-box scores at least this, [0, 1]; ``'count'`` or
+            ``'class_count'``: measured, see
+            :class:`~mmext.plugins.cst.thresholds.CountThresholds`),
             ``ignore_score_thr`` (boxes from here up to ``score_thr`` are neither object nor
-            background; None: there are none), ``score_power`` (both compare with
+            background; None: there are none), ``ignore_count`` (the same for counts: of so many
+            times the labelled boxes, > 1), ``score_power`` (both compare with
             ``score ** score_power``; 0.5 for the products class x centerness of FCOS),
             ``odds_power`` (see :func:`~mmext.plugins.cst.functional.odds_distribution`),
             ``agnostic_nms_iou`` (of boxes that overlap more, whatever their classes, only the best
             one is a pseudo-label, since one object has one class; None: detectors with a sigmoid
             per class then teach two classes on one object),
             ``min_pseudo_bbox_wh`` (px), ``sup_weight``, ``unsup_weight`` (>= 0),
+            ``split_batch`` (each student sees one half of the labelled and of the unlabelled
+            images: an iteration costs about as much as a mean teacher's),
             ``sequential_backward`` (differentiate S1 before S2 runs: one student graph in memory
             instead of two, the same gradients, log and time). All ours.
         semi_test_cfg: ``predict_on``: ``'teacher1'``, ``'teacher2'``, ``'student1'``,
@@ -98,12 +111,19 @@ class CycleSelfTraining(BaseDetector):
             consistency or dict(type='mmext.DistributionConsistency')
         )
         for name in NETWORKS:
-            setattr(self, name, MMDET_MODELS.build(copy.deepcopy(detector)))
-        if self.consistency.needs_weights:
-            check_opinions(self.teacher1)
-        if self.consistency.needs_weights or self.semi_train_cfg['ignore_score_thr'] is not None:
+            network = MMDET_MODELS.build(copy.deepcopy(detector))
+            boxes_in_float32(network)
+            setattr(self, name, network)
+        cfg = self.semi_train_cfg
+        self.num_classes = num_classes(self.teacher1)
+        if self.consistency.needs_weights or cfg['ignore_score_thr'] or cfg['ignore_count']:
             for student in self.students:
                 weigh_boxes(student)
+        if cfg['score_thr'] in COUNTED:
+            self.thresholds = nn.ModuleList(
+                CountThresholds(self.num_classes, cfg['score_thr'] == 'class_count')
+                for _ in self.teachers
+            )
         for teacher in self.teachers:
             teacher.requires_grad_(False)
             teacher.eval()
@@ -154,11 +174,12 @@ class CycleSelfTraining(BaseDetector):
     ) -> dict[str, Tensor]:
         """Losses of both students, keys ``student1_sup_…``, ``student1_unsup_…`` and so on.
 
-        Also returns diagnostics whose keys lack "loss": ``dcr/weight_mean``, ``dcr/js_mean``,
+        Also returns diagnostics whose keys lack "loss": ``dcr/weight_spread``, ``dcr/js_mean``,
         ``dcr/agreement``, ``pseudo/teacher1`` and ``pseudo/teacher2`` (boxes per image).
         """
         pseudo: list | None = None
         statistics: dict[str, Tensor] = {}
+        self._count_labelled(multi_batch_data_samples)
         if self.unsup_scale != 0:
             pseudo, statistics = self.pseudo_instances(
                 multi_batch_inputs['unsup_teacher'], multi_batch_data_samples['unsup_teacher']
@@ -166,19 +187,20 @@ class CycleSelfTraining(BaseDetector):
         supervised: dict[str, Tensor] = {}
         unsupervised: dict[str, Tensor] = {}
         for index, student in enumerate(self.students, 1):
-            inputs, samples = _branch('sup', index, multi_batch_inputs, multi_batch_data_samples)
+            inputs, samples = self._branch(
+                'sup', index, multi_batch_inputs, multi_batch_data_samples
+            )
             part = student.loss(inputs, [sample.clone() for sample in samples])
             part = reweight_loss_dict(part, self.semi_train_cfg['sup_weight'])
             part = rename_loss_dict(f'student{index}_sup_', part)
             extra: dict[str, Tensor] = {}
             if pseudo is not None:
-                inputs, samples = _branch(
+                inputs, samples = self._branch(
                     'unsup_student', index, multi_batch_inputs, multi_batch_data_samples
                 )
                 # The cycle: S1 (index 1) learns from T2 (pseudo[1]), S2 from T1 (pseudo[0]).
-                extra = self._unsupervised(
-                    student, inputs, self.project(pseudo[2 - index], samples)
-                )
+                labels = self._half(index, pseudo[2 - index])
+                extra = self._unsupervised(student, inputs, self.project(labels, samples))
                 extra = rename_loss_dict(f'student{index}_unsup_', extra)
             if self.semi_train_cfg['sequential_backward'] and student is self.student1:
                 total, _ = self.parse_losses({**part, **extra})
@@ -211,35 +233,102 @@ class CycleSelfTraining(BaseDetector):
             For each teacher N ``InstanceData`` with ``bboxes`` in the coordinates of the original
             image, ``labels``, ``scores`` and ``weights`` (0: an ignore region); and diagnostics.
         """
-        opinions = self.consistency.needs_weights
-        power = self.semi_train_cfg['odds_power']
-        views = [view(teacher, inputs, data_samples, opinions, power) for teacher in self.teachers]
-        kept = [[self._keep(found) for found in seen.results] for seen in views]
-        weights, divergences = [], []
-        for own, other, instances in ((views[0], views[1], kept[0]), (views[1], views[0], kept[1])):
-            if opinions:
-                places = own.places([found.bboxes for found in instances])
-                ones, others = own.read(places), other.read(places)
-                p1, p2 = _stack(ones, 0), _stack(others, 0)
-                divergences.append(jensen_shannon(p1, p2))
-                used = ~torch.cat([found.ignored for found in instances])
-                weights.append(self.consistency(p1, p2, _stack(ones, 1), _stack(others, 1), used))
-            else:
-                weights.append(inputs.new_ones(sum(len(found) for found in instances)))
-        statistics = self._statistics(kept, weights, divergences, len(data_samples))
-        for instances, weight in zip(kept, weights, strict=True):
-            for found, sample, part in zip(
-                instances,
-                data_samples,
-                weight.split([len(found) for found in instances]),
-                strict=True,
-            ):
-                found.weights = torch.where(found.ignored, torch.zeros_like(part), part)
-                del found.ignored
-                found.bboxes = project_boxes(
-                    found.bboxes, _homography(sample, inverse=True), sample.ori_shape
+        asked = self._asked(len(data_samples))
+        found = [
+            self._found(teacher, inputs, data_samples, images)
+            for teacher, images in zip(self.teachers, asked, strict=True)
+        ]
+        if self.semi_train_cfg['score_thr'] in COUNTED:
+            for thresholds, own in zip(self.thresholds, found, strict=True):
+                thresholds.count_found(
+                    [(each.scores[each.first], each.labels[each.first]) for each in own]
                 )
-        return kept, statistics
+        kept = [
+            [self._keep(each, teacher) for each in own] for teacher, own in enumerate(found)
+        ]  # fmt: skip
+        divergences = []
+        for own, other, instances in ((found[0], found[1], kept[0]), (found[1], found[0], kept[1])):
+            if self.consistency.needs_weights:
+                divergences.append(self._reweigh(instances, own, other))
+            else:
+                for each in instances:
+                    each.weights = (~each.ignored).float()
+        statistics = self._statistics(kept, divergences)
+        pseudo: list[list[InstanceData]] = []
+        for instances, images in zip(kept, asked, strict=True):
+            every = [InstanceData() for _ in data_samples]
+            for each, image in zip(instances, images, strict=True):
+                sample = data_samples[image]
+                each.bboxes = project_boxes(
+                    each.bboxes, _homography(sample, inverse=True), sample.ori_shape
+                )
+                every[image] = each
+            pseudo.append(every)
+        return pseudo, statistics
+
+    def _asked(self, images: int) -> list[range]:
+        """Images of a batch that T1 and T2 predict on."""
+        every = range(images)
+        if self.consistency.needs_weights:
+            return [every, every]
+        # Each writes only for the other's student.
+        return [self._half(2, every), self._half(1, every)]
+
+    def _found(self, teacher, inputs, data_samples, images) -> list[InstanceData]:
+        """What a teacher detects in some of the images."""
+        if not len(images):
+            return []
+        chosen = slice(images[0], images[-1] + 1)
+        predicted = teacher.predict(inputs[chosen], data_samples[chosen], rescale=False)
+        return [self._sound(sample.pred_instances) for sample in predicted]
+
+    def _sound(self, detected: InstanceData) -> InstanceData:
+        """Detections in float32; ``first`` flags those that no other on their object outscores."""
+        boxes = get_box_tensor(detected.bboxes).float()
+        scores = detected.scores.float() ** self.semi_train_cfg['score_power']
+        # A teacher of a diverged student writes NaN: no box at all is better than such a box.
+        sound = torch.isfinite(boxes).all(dim=1) & torch.isfinite(scores)
+        sound &= (boxes[:, 2:] > boxes[:, :2]).all(dim=1)
+        found = InstanceData(bboxes=boxes, labels=detected.labels, scores=scores)[sound]
+        iou = self.semi_train_cfg['agnostic_nms_iou']
+        found.first = torch.full_like(found.labels, iou is None, dtype=torch.bool)
+        if iou is not None:
+            found.first[nms(found.bboxes, found.scores, iou)] = True
+        return found
+
+    def _reweigh(self, instances, own, other) -> Tensor:
+        """Set weights and classes of pseudo-boxes by what both teachers say; their divergence."""
+        ones: list[tuple[Tensor, Tensor]] = []
+        others: list[tuple[Tensor, Tensor]] = []
+        for each, mine, theirs in zip(instances, own, other, strict=True):
+            for found, opinions in ((mine, ones), (theirs, others)):
+                opinions.append(
+                    class_opinion(
+                        each.bboxes, (found.bboxes, found.scores, found.labels), self.num_classes
+                    )
+                )
+        power = self.semi_train_cfg['odds_power']
+        p1 = odds_distribution(torch.cat([scores for scores, _ in ones]), power)
+        p2 = odds_distribution(torch.cat([scores for scores, _ in others]), power)
+        labels, doubtful = self.consistency.settle(
+            torch.cat([each.labels for each in instances]), p1, p2
+        )
+        ignored = torch.cat([each.ignored for each in instances]) | doubtful
+        weights = self.consistency(p1, p2, ~ignored)
+        agreed = paired_iou(
+            torch.cat([box for _, box in ones]), torch.cat([box for _, box in others])
+        ).nan_to_num(nan=0.0)
+        for_boxes = {'class': weights, 'iou': agreed, 'one': torch.ones_like(weights)}
+        parts = (
+            labels,
+            ignored,
+            torch.where(ignored, 0.0, weights),
+            for_boxes[self.consistency.boxes],
+        )
+        sizes = [len(each) for each in instances]
+        for each, *values in zip(instances, *(part.split(sizes) for part in parts), strict=True):
+            each.labels, each.ignored, each.weights, each.box_weights = values
+        return jensen_shannon(p1, p2)
 
     def project(
         self, pseudo: list[InstanceData], data_samples: list[DetDataSample]
@@ -264,47 +353,69 @@ class CycleSelfTraining(BaseDetector):
             targets.append(target)
         return targets
 
-    def _keep(self, found: InstanceData) -> InstanceData:
+    def _keep(self, found: InstanceData, teacher: int) -> InstanceData:
         """The detections that become pseudo-boxes or ignore regions (field ``ignored``)."""
         cfg = self.semi_train_cfg
-        boxes = get_box_tensor(found.bboxes).float()
-        score = found.scores.float() ** cfg['score_power']
-        # A teacher of a diverged student writes NaN: no box at all is better than such a box.
-        sound = torch.isfinite(boxes).all(dim=1) & torch.isfinite(score)
-        sound &= (boxes[:, 2:] > boxes[:, :2]).all(dim=1)
-        least = cfg['score_thr'] if cfg['ignore_score_thr'] is None else cfg['ignore_score_thr']
-        chosen = (sound & (score >= least)).nonzero().squeeze(1)
-        if cfg['agnostic_nms_iou'] is not None:
-            chosen = chosen[nms(boxes[chosen], score[chosen], cfg['agnostic_nms_iou'])]
-        return InstanceData(
-            bboxes=boxes[chosen],
-            labels=found.labels[chosen],
-            scores=found.scores[chosen],
-            ignored=score[chosen] < cfg['score_thr'],
-        )
+        high = low = cfg['score_thr']
+        if high in COUNTED:
+            thresholds = self.thresholds[teacher]
+            high = low = thresholds()[found.labels]
+            if cfg['ignore_count']:
+                low = thresholds(cfg['ignore_count'])[found.labels]
+        elif cfg['ignore_score_thr'] is not None:
+            low = cfg['ignore_score_thr']
+        kept = found[found.first & (found.scores >= low) & (found.scores > 0)]
+        if isinstance(high, Tensor):
+            high = thresholds()[kept.labels]
+        kept.ignored = kept.scores < high
+        del kept.first
+        return kept
+
+    def _count_labelled(self, samples: dict[str, list]) -> None:
+        if self.semi_train_cfg['score_thr'] not in COUNTED:
+            return
+        branches = [part for name, part in samples.items() if name.startswith('sup')]
+        labels = [sample.gt_instances.labels for part in branches for sample in part]
+        for thresholds in self.thresholds:
+            thresholds.count_labelled(labels)
+
+    def _branch(
+        self, name: str, index: int, inputs: dict[str, Tensor], samples: dict[str, list]
+    ) -> tuple[Tensor, list]:
+        """A student's images: of its own branch where the pipeline makes one, else the shared."""
+        own = f'{name}_student{index}' if name == 'sup' else f'{name}{index}'
+        key = own if own in inputs else name
+        if key not in inputs:
+            raise KeyError(
+                f'the training pipeline has no branch {own!r} and no branch {name!r}; '
+                f'it has {sorted(inputs)}'
+            )
+        return self._half(index, inputs[key]), self._half(index, samples[key])
+
+    def _half(self, index: int, images: Any) -> Any:
+        """Of a batch, what student ``index`` sees."""
+        if not self.semi_train_cfg['split_batch']:
+            return images
+        middle = len(images) // 2
+        return images[:middle] if index == 1 else images[middle:]
 
     @staticmethod
-    def _statistics(
-        kept: list[list[InstanceData]],
-        weights: list[Tensor],
-        divergences: list[Tensor],
-        images: int,
-    ) -> dict[str, Tensor]:
-        used = [torch.cat([~found.ignored for found in instances]) for instances in kept]
-        weight = torch.cat([w[u] for w, u in zip(weights, used, strict=True)])
+    def _statistics(kept: list[list[InstanceData]], divergences: list[Tensor]) -> dict[str, Tensor]:
+        used = [[each[~each.ignored] for each in instances] for instances in kept]
+        weight = torch.cat([each.weights for instances in used for each in instances])
         statistics = {
-            f'pseudo/teacher{index}': mask.sum() / images for index, mask in enumerate(used, 1)
+            f'pseudo/teacher{index}': weight.new_tensor(sum(map(len, instances)) / len(instances))
+            for index, instances in enumerate(used, 1)
         }
-        statistics = {key: value.to(weights[0]) for key, value in statistics.items()}
-        if len(weight):
-            statistics['dcr/weight_mean'] = weight.mean()
-            if divergences:
-                js = torch.cat([d[u] for d, u in zip(divergences, used, strict=True)])
+        if divergences:
+            counted = torch.cat([~each.ignored for instances in kept for each in instances])
+            js = torch.cat(divergences)[counted]
+            if len(js):
                 statistics['dcr/js_mean'] = js.mean()
-        agreed = [_agreement(a[~a.ignored], b[~b.ignored]) for a, b in zip(*kept, strict=True)]
-        agreement = torch.cat(agreed)
-        if len(agreement):
-            statistics['dcr/agreement'] = agreement.float().mean()
+                statistics['dcr/weight_spread'] = weight.std(unbiased=False)
+            agreed = [_agreement(a, b) for a, b in zip(*used, strict=True)]
+            if any(map(len, agreed)):
+                statistics['dcr/agreement'] = torch.cat(agreed).float().mean()
         return statistics
 
     def predict(
@@ -350,20 +461,6 @@ class CycleSelfTraining(BaseDetector):
         super()._load_from_state_dict(state_dict, prefix, *args)
 
 
-def _branch(
-    name: str, index: int, inputs: dict[str, Tensor], samples: dict[str, list]
-) -> tuple[Tensor, list]:
-    """The student's own branch where the pipeline makes one, else the shared one."""
-    own = f'{name}_student{index}' if name == 'sup' else f'{name}{index}'
-    key = own if own in inputs else name
-    if key not in inputs:
-        raise KeyError(
-            f'the training pipeline has no branch {own!r} and no branch {name!r}; '
-            f'it has {sorted(inputs)}'
-        )
-    return inputs[key], samples[key]
-
-
 def _homography(sample: DetDataSample, inverse: bool = False) -> Tensor:
     if 'homography_matrix' not in sample:
         raise KeyError(
@@ -371,10 +468,6 @@ def _homography(sample: DetDataSample, inverse: bool = False) -> Tensor:
         )
     matrix = torch.as_tensor(sample.homography_matrix, dtype=torch.float64)
     return matrix.inverse() if inverse else matrix
-
-
-def _stack(answers: list[tuple[Tensor, Tensor]], part: int) -> Tensor:
-    return torch.cat([answer[part] for answer in answers])
 
 
 def _agreement(first: InstanceData, second: InstanceData) -> Tensor:

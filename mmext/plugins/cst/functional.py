@@ -98,6 +98,35 @@ def cross_iou(boxes1: Tensor, boxes2: Tensor) -> Tensor:
     return paired_iou(boxes1.repeat_interleave(m, 0), boxes2.repeat(n, 1)).reshape(n, m)
 
 
+def class_opinion(
+    boxes: Tensor, found: tuple[Tensor, Tensor, Tensor], num_classes: int, iou_thr: float = 0.5
+) -> tuple[Tensor, Tensor]:
+    """What a detector says about given boxes, from its own detections around them (ours).
+
+    The score of a class on a box is the best of the detections of this class that overlap it.
+    After non-maximum suppression by class a detector has one detection of each class on an object,
+    so nothing has to be known about its head, and no further pass is needed.
+
+    Args:
+        boxes: (n, 4) as (x1, y1, x2, y2).
+        found: (boxes (m, 4), scores (m,), labels (m,)) of the detector on the image.
+        num_classes: Number C of classes; labels are below it.
+        iou_thr: Least overlap of a detection with a box, in (0, 1).
+
+    Returns:
+        Scores (n, C), 0 where no detection is; and the best detection's box (n, 4), NaN if none.
+    """
+    their_boxes, scores, labels = found
+    match = torch.where(cross_iou(boxes, their_boxes) >= iou_thr, scores, scores.new_zeros(()))
+    by_class = scores.new_zeros((len(boxes), num_classes))
+    by_class = by_class.scatter_reduce(1, labels.expand(len(boxes), -1), match, 'amax')
+    best = boxes.new_full((len(boxes), 4), float('nan'))
+    if match.numel():
+        score, index = match.max(dim=1)
+        best = torch.where(score[:, None] > 0, their_boxes[index], best)
+    return by_class, best
+
+
 def fuse_detections(
     first: tuple[Tensor, Tensor, Tensor], second: tuple[Tensor, Tensor, Tensor], iou_thr: float
 ) -> tuple[Tensor, Tensor, Tensor]:

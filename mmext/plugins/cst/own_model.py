@@ -12,8 +12,7 @@ from torch import nn
 from mmext.engine.rng import isolated
 from mmext.registry import short_name
 
-from .teachers import check_opinions
-from .weighted import weigh_boxes
+from .weighting import weigh_boxes
 
 # Of a detector, what has no classes, or others.
 _WITHOUT = ('backbone', 'data_preprocessor', 'neck', 'rpn_head', 'train_cfg', 'test_cfg')
@@ -100,11 +99,11 @@ def _suit_scores(cfg: Config, detector: nn.Module, options: Mapping[str, Any]) -
             'detector without its mask head, such as Faster R-CNN'
         )
     chosen, lines = _thresholds(detector), []
-    if not _weighable(detector):
+    if why_not := _not_weighable(detector):
         chosen['ignore_score_thr'] = None
         if 'model.consistency.kind' not in options:
             cfg.model.consistency.kind = 'none'
-        lines = [f'{name} has heads that take no weight per box: consistency.kind=none']
+        lines = [f'no weights of boxes, consistency.kind=none: {why_not}']
     chosen = {k: v for k, v in chosen.items() if f'model.semi_train_cfg.{k}' not in options}
     cfg.model.semi_train_cfg.update(chosen)
     if chosen:
@@ -135,13 +134,13 @@ def _thresholds(detector: nn.Module) -> dict[str, Any]:
     return {**_SIGMOID, 'score_power': 0.5} if product else dict(_SIGMOID)
 
 
-def _weighable(detector: nn.Module) -> bool:
+def _not_weighable(detector: nn.Module) -> str:
+    """Why the detector takes no weight per box; '' if it does."""
     try:
-        check_opinions(detector)
         weigh_boxes(detector)
-    except TypeError:
-        return False
-    return True
+    except TypeError as error:
+        return str(error)
+    return ''
 
 
 def _drop_batch_augments(cfg: Config) -> list[str]:

@@ -4,15 +4,19 @@ from typing import Any
 
 NETWORKS = ('teacher1', 'teacher2', 'student1', 'student2')
 PREDICT_ON = (*NETWORKS, 'ensemble')
+#: Thresholds that are measured (:class:`~mmext.plugins.cst.thresholds.CountThresholds`).
+COUNTED = ('count', 'class_count')
 TRAIN_CFG_DEFAULTS: dict[str, Any] = {
     'score_thr': 0.5,
     'ignore_score_thr': None,
+    'ignore_count': None,
     'score_power': 1.0,
     'odds_power': 2.0,
     'agnostic_nms_iou': None,
     'min_pseudo_bbox_wh': (1e-2, 1e-2),
     'sup_weight': 1.0,
     'unsup_weight': 1.0,
+    'split_batch': False,
     'sequential_backward': False,
 }
 TEST_CFG_DEFAULTS: dict[str, Any] = {'predict_on': 'teacher1', 'fuse_iou_thr': 0.55}
@@ -37,10 +41,19 @@ def train_cfg(given: dict | None) -> dict:
         ValueError: An unknown key, or a value outside its range.
     """
     cfg = merge('semi_train_cfg', TRAIN_CFG_DEFAULTS, given)
-    low, high = cfg['ignore_score_thr'], cfg['score_thr']
-    if not 0 <= high <= 1:
-        raise ValueError(f'semi_train_cfg.score_thr={high} must be in [0, 1]')
-    if low is not None and not 0 <= low <= high:
+    low, high, times = cfg['ignore_score_thr'], cfg['score_thr'], cfg['ignore_count']
+    if high in COUNTED:
+        if low is not None:
+            raise ValueError(f'score_thr={high!r} goes with ignore_count, not ignore_score_thr')
+        if times is not None and not times > 1:
+            raise ValueError(f'semi_train_cfg.ignore_count={times} must be above 1 or None')
+    elif isinstance(high, str) or not 0 <= high <= 1:
+        raise ValueError(
+            f'semi_train_cfg.score_thr={high!r} must be in [0, 1] or one of {list(COUNTED)}'
+        )
+    elif times is not None:
+        raise ValueError(f'ignore_count={times} needs score_thr to be one of {list(COUNTED)}')
+    elif low is not None and not 0 <= low <= high:
         raise ValueError(
             f'semi_train_cfg.ignore_score_thr={low} must be in [0, score_thr={high}] or None'
         )

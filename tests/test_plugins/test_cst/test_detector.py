@@ -3,9 +3,10 @@ import copy
 import numpy as np
 import pytest
 import torch
-from cst_detectors import FAMILIES, batch, build, cycle, fcos, sample
+from cst_detectors import FAMILIES, batch, build, cycle, fcos, retinanet, sample
 from mmengine.structures import InstanceData
 
+from mmext.plugins.cst.consistency import DistributionConsistency
 from mmext.plugins.cst.early_backward import early_backward
 
 NETWORKS = ('teacher1', 'teacher2', 'student1', 'student2')
@@ -124,18 +125,20 @@ def test_poisoned_labels_of_a_teacher_reach_the_other_student_only(monkeypatch):
 @pytest.mark.parametrize('family', FAMILIES)
 @pytest.mark.parametrize('kind', ['js', 'exp_kl', 'score'])
 def test_identical_teachers_give_weight_one_and_different_ones_less(family, kind):
-    consistency = dict(type='mmext.DistributionConsistency', kind=kind, box_term=True)
+    consistency = dict(type='mmext.DistributionConsistency', kind=kind, boxes='iou')
     model = build(cycle(FAMILIES[family](), consistency=consistency))
     model.train()
     inputs, samples = batch()
     pseudo, statistics = model.pseudo_instances(inputs['unsup_teacher'], samples['unsup_teacher'])
-    different = torch.cat([found.weights for teacher in pseudo for found in teacher])
+    different, of_boxes = (torch.cat([found[key] for teacher in pseudo for found in teacher])
+                           for key in ('weights', 'box_weights'))  # fmt: skip
     assert len(different) and (different < 1).any() and (different >= 0).all()
+    assert (of_boxes < 1).any() and ((of_boxes >= 0) & (of_boxes <= 1)).all()
     model.teacher2.load_state_dict(model.teacher1.state_dict())
     pseudo, statistics = model.pseudo_instances(inputs['unsup_teacher'], samples['unsup_teacher'])
-    equal = torch.cat([found.weights for teacher in pseudo for found in teacher])
-    # Regressed boxes go through float32 IoU.
-    torch.testing.assert_close(equal, torch.ones_like(equal), rtol=0, atol=1e-4)
+    for key in ('weights', 'box_weights'):
+        equal = torch.cat([found[key] for teacher in pseudo for found in teacher])
+        torch.testing.assert_close(equal, torch.ones_like(equal), rtol=0, atol=1e-4)
     assert statistics['dcr/agreement'] == 1
     assert statistics['dcr/js_mean'] < 1e-6
 
@@ -150,9 +153,9 @@ def test_weights_reach_the_students_losses(family):
         for parameter in model.teacher1.parameters():
             parameter.mul_(-1.5)
     model.consistency.share = 0.0
-    unweighted = unsupervised(model, inputs, samples, 1)[0]
+    unweighted = unsupervised(model, inputs, samples, 1)[1]
     model.consistency.share = 1.0
-    assert not torch.equal(unweighted, unsupervised(model, inputs, samples, 1)[0])
+    assert not same(unweighted, unsupervised(model, inputs, samples, 1)[1])
 
 
 @pytest.mark.parametrize('family', FAMILIES)
@@ -210,16 +213,14 @@ def test_ignored_boxes_weigh_nothing_and_are_no_background():
 
 def test_normalised_weights_of_the_pseudo_boxes_have_mean_one(monkeypatch):
     """Ignore regions, which the teachers agree on less, do not count."""
-    consistency = dict(
-        type='mmext.DistributionConsistency', kind='js', normalize=True, temperature=1e-3
-    )
+    consistency = dict(type='mmext.DistributionConsistency', kind='js', temperature=1e-3)
     settings = dict(score_thr=0.5, ignore_score_thr=0.1)
     model = build(cycle(fcos(), consistency=consistency, semi_train_cfg=settings))
     model.train()
     boxes = torch.tensor([[2, 3, 30, 40], [10, 20, 50, 60], [5, 5, 60, 20], [30, 2, 60, 60.0]])
     scores, labels = torch.tensor([0.9, 0.8, 0.3, 0.2]), torch.tensor([0, 1, 2, 0])
-    for teacher in model.teachers:
-        found = InstanceData(bboxes=boxes, scores=scores, labels=labels)
+    for teacher, least in zip(model.teachers, (1.0, 0.9), strict=True):
+        found = InstanceData(bboxes=boxes, scores=scores * least, labels=labels)
         monkeypatch.setattr(
             teacher.bbox_head, 'predict_by_feat', lambda *_, found=found, **__: [found, found]
         )
@@ -240,10 +241,81 @@ def test_an_object_gets_one_class():
     kept = {}
     for iou in (None, 0.6, 0.3):
         model = build(cycle(fcos(), semi_train_cfg=dict(score_thr=0.5, agnostic_nms_iou=iou)))
-        kept[iou] = sorted(model._keep(found).scores.tolist(), reverse=True)
+        kept[iou] = sorted(model._keep(model._sound(found), 0).scores.tolist(), reverse=True)
     assert kept[None] == pytest.approx([0.9, 0.8, 0.7, 0.6])
     assert kept[0.6] == pytest.approx([0.9, 0.8, 0.7])
     assert kept[0.3] == pytest.approx([0.9, 0.8])
+
+
+def test_disagreement_is_ignored_relabelled_or_sampled():
+    p1 = torch.tensor([[0.7, 0.2, 0.0, 0.1], [0.4, 0.3, 0.2, 0.1], [0.6, 0.1, 0.1, 0.2]])
+    p2 = torch.tensor([[0.8, 0.1, 0.0, 0.1], [0.1, 0.8, 0.0, 0.1], [0.1, 0.0, 0.0, 0.9]])
+    labels = torch.tensor([0, 0, 0])
+    settled = {}
+    for name in ('weigh', 'ignore', 'relabel'):
+        found = DistributionConsistency(disagreement=name).settle(labels, p1, p2)
+        settled[name] = [part.int().tolist() for part in found]
+    assert settled == {
+        'weigh': [[0, 0, 0], [0, 0, 0]],
+        'ignore': [[0, 0, 0], [0, 1, 1]],
+        'relabel': [[0, 1, 0], [0, 0, 0]],
+    }
+    torch.manual_seed(0)
+    drawn = DistributionConsistency(disagreement='sample')
+    share = torch.stack([drawn.settle(labels, p1, p2)[0] for _ in range(2000)])
+    mean = ((p1 + p2) / 2)[:, :3]
+    for label in range(3):
+        expected = mean[:, label] / mean.sum(dim=1)
+        torch.testing.assert_close(
+            (share == label).float().mean(dim=0), expected, atol=0.04, rtol=0
+        )
+
+
+def test_ignored_disagreement_reaches_the_pseudo_labels():
+    consistency = dict(type='mmext.DistributionConsistency', disagreement='ignore')
+    model = build(cycle(fcos(), consistency=consistency, semi_train_cfg=dict(score_thr=0.2)))
+    model.train()
+    boxes, labels = torch.tensor([[2, 3, 30, 40], [34, 20, 60, 60.0]]), torch.tensor([0, 1])
+    for teacher, classes in zip(model.teachers, (labels, labels.flip(0) * 0), strict=True):
+        found = InstanceData(bboxes=boxes, scores=torch.tensor([0.9, 0.8]), labels=classes)
+        teacher.bbox_head.predict_by_feat = lambda *_, found=found, **__: [found, found]
+    inputs, samples = batch()
+    pseudo, _ = model.pseudo_instances(inputs['unsup_teacher'], samples['unsup_teacher'])
+    assert [(found.weights > 0).tolist() for found in pseudo[0]] == [[True, False]] * 2
+
+
+@pytest.mark.parametrize('kind', ['js', 'none'])
+def test_split_batch_gives_each_student_its_own_half(kind):
+    consistency = dict(type='mmext.DistributionConsistency', kind=kind)
+    model = build(cycle(fcos(), consistency=consistency))
+    model.train()
+    whole, samples = batch(images=4)
+    model.semi_train_cfg['split_batch'] = True
+    torch.manual_seed(0)
+    split = model.loss(whole, samples)
+    model.semi_train_cfg['split_batch'] = False
+    for index, half in ((1, slice(0, 2)), (2, slice(2, 4))):
+        inputs = {name: part[half] for name, part in whole.items()}
+        alone = model.loss(inputs, {name: part[half] for name, part in samples.items()})
+        for name, value in alone.items():
+            if name.startswith(f'student{index}'):
+                torch.testing.assert_close(split[name], value, rtol=1e-4, atol=1e-6)
+
+
+def test_pseudo_boxes_are_as_exact_in_bfloat16_as_in_float32():
+    """Of the same outputs: priors and boxes of a large image have no place in 8 bits."""
+    model = build(cycle(retinanet()))
+    head = model.teacher1.bbox_head
+    maps = [torch.randn(1, c, 1312 // s, 1312 // s) for s in (16, 32) for c in (9, 12)]
+    scores, deltas = [m.bfloat16() for m in maps[::2]], [m.bfloat16() for m in maps[1::2]]
+    metas = [sample(size=1312).metainfo]
+    with torch.autocast('cpu', torch.bfloat16):
+        found, exact = (
+            head.predict_by_feat(s, d, batch_img_metas=metas, rescale=False, with_nms=False)[0]
+            for s, d in ((scores, deltas), [[m.float() for m in part] for part in (scores, deltas)])
+        )  # fmt: skip
+    assert found.bboxes.dtype == torch.float32 and found.bboxes.max() > 1000
+    assert (found.bboxes - exact.bboxes).abs().max() < 0.05
 
 
 def test_own_branches_go_to_their_student():

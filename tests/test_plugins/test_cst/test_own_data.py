@@ -22,6 +22,8 @@ HOST = str(ROOT / 'projects/dropin/mmdet_project/retinanet_r18_digits.py')
 CLASSES = ('bolt', 'nut', 'nail')
 # Small networks that build at once; what they are made of stays.
 LIGHT = {'model.detector.backbone.depth': 18, 'model.detector.backbone.init_cfg': None}
+# One that also runs.
+LIGHT_FPN = {**LIGHT, 'model.detector.neck.in_channels': [64, 128, 256, 512]}
 
 
 @pytest.fixture(scope='module', autouse=True)
@@ -29,6 +31,7 @@ def readable_configs(unformatted_configs):
     """Without formatting, but as files that can be read again."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Config, 'pretty_text', property(plain_text))
+        init_default_scope('mmdet')
         yield
 
 
@@ -263,20 +266,22 @@ def test_classes_are_set_everywhere_but_not_in_what_has_others():
         set_num_classes(dict(type='SOLO', mask_head=dict(num_classes=80)), 5)
 
 
-def test_thresholds_fit_the_scores_and_what_the_command_sets_stays(own):
+def test_thresholds_fit_the_scores_and_what_the_command_sets_stays(own, capsys):
     atss = 'mmdet::atss/atss_r50_fpn_1x_coco.py'
-    cfg = load(own, atss, **LIGHT).model.semi_train_cfg
+    cfg = load(own, atss, **LIGHT_FPN).model.semi_train_cfg
     assert (cfg.score_thr, cfg.ignore_score_thr, cfg.score_power) == (0.5, 0.3, 0.5)
     given = {'model.semi_train_cfg.score_thr': 0.7, 'model.semi_train_cfg.score_power': 1.0}
-    cfg = load(own, atss, **LIGHT, **given).model.semi_train_cfg
+    cfg = load(own, atss, **LIGHT_FPN, **given).model.semi_train_cfg
     assert (cfg.score_thr, cfg.ignore_score_thr, cfg.score_power) == (0.7, 0.3, 1.0)
-    cfg = load(own, 'mmdet::retinanet/retinanet_r50_fpn_1x_coco.py', **LIGHT).model
+    cfg = load(own, 'mmdet::retinanet/retinanet_r50_fpn_1x_coco.py', **LIGHT_FPN).model
     assert cfg.semi_train_cfg.score_thr == 0.5 and 'score_power' not in cfg.semi_train_cfg
     assert cfg.consistency.kind == 'js'
-    cfg = load(own, 'mmdet::faster_rcnn/faster-rcnn_r50_fpn_1x_coco.py', **LIGHT).model
+    cfg = load(own, 'mmdet::faster_rcnn/faster-rcnn_r50_fpn_1x_coco.py', **LIGHT_FPN).model
     assert cfg.semi_train_cfg.score_thr == 0.7 and cfg.consistency.kind == 'js'
-    cfg = load(own, 'mmdet::cascade_rcnn/cascade-rcnn_r50_fpn_1x_coco.py', **LIGHT).model
+    assert 'no weights of boxes' not in capsys.readouterr().err
+    cfg = load(own, 'mmdet::autoassign/autoassign_r50-caffe_fpn_1x_coco.py', **LIGHT_FPN).model
     assert cfg.consistency.kind == 'none' and cfg.semi_train_cfg.ignore_score_thr is None
+    assert 'AutoAssignHead assigns boxes in a way' in capsys.readouterr().err
 
 
 def test_what_disturbs_the_teachers_is_left_out(own, capsys):

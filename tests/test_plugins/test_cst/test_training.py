@@ -65,7 +65,7 @@ def test_unsupervised_losses_and_diagnostics_are_logged(finished):
         'student1_unsup_loss_cls',
         'student2_unsup_loss_bbox',
         'pseudo/teacher1',
-        'dcr/weight_mean',
+        'dcr/weight_spread',
         'dcr/js_mean',
     ):
         assert f'train/{key}' in scalars, key
