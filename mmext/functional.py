@@ -249,10 +249,9 @@ def cw_attack(
     targeted: bool = False,
     steps: int = 20,
     search_steps: int = 5,
-    lr: float = 0.01,
-    initial_const: float = 1e-3,
+    lr: float | None = None,
+    initial_const: float | None = None,
     guide: str = 'gradient',
-    refresh: int = 0,
     kappa: float = 0.0,
 ) -> AttackResult:
     """Find the adversarial images of least L2 distance by CW-L2, guided by gradients or plain.
@@ -267,10 +266,9 @@ def cw_attack(
         targeted: Search for images of class ``y`` instead of any class but ``y``.
         steps: Adam steps for each constant, >= 1; few, as the guide is for. CW's own code: 10000.
         search_steps: Constants tried, >= 1. CW's own code: 9.
-        lr: Adam's learning rate, > 0.
-        initial_const: First constant, > 0.
+        lr: Adam's learning rate, > 0. None: from each image with a guide, else 0.01.
+        initial_const: First constant, > 0. None: from each image with a guide, else 0.001.
         guide: 'gradient' is guided CW, 'none' is CW-L2.
-        refresh: Take the guidance anew every so many steps; 0: once.
         kappa: Confidence in units of logits, >= 0.
 
     Returns:
@@ -281,7 +279,7 @@ def cw_attack(
         ValueError: An argument is out of its range, ``x`` leaves [0, 1], or the model gives
             probabilities.
 
-    Cost: at most ``steps * search_steps + 1`` forward and backward passes of each image.
+    Cost: at most ``steps * search_steps`` gradients and one forward pass of each image.
 
     Reference: arXiv 1812.02524 (the form of the guidance is ours) and 1608.04644.
 
@@ -291,7 +289,7 @@ def cw_attack(
         >>> model = torch.nn.Linear(2, 2, bias=False)
         >>> model.weight.data = torch.eye(2)
         >>> x, y = torch.tensor([[0.6, 0.3]]), torch.tensor([0])
-        >>> result = cw_attack(model, x, y, steps=100)  # the boundary is 0.3 / sqrt(2) away
+        >>> result = cw_attack(model, x, y)  # the boundary is 0.3 / sqrt(2) away
         >>> result.success.tolist(), round(result.l2.item(), 2)
         ([True], 0.21)
     """
@@ -299,7 +297,7 @@ def cw_attack(
     with attack_mode(network, x.device.type):
         return cw_l2(
             network, x, y, targeted=targeted, kappa=kappa, steps=steps, search_steps=search_steps,
-            lr=lr, initial_const=initial_const, guide=guide, refresh=refresh,
+            lr=lr, initial_const=initial_const, guide=guide,
         )  # fmt: skip
 
 

@@ -13,7 +13,7 @@ def exports(package: str, names: Mapping[str, str]) -> tuple[Callable[[str], Any
 
     Args:
         package: Name of the package.
-        names: Public name -> module of the package that has it.
+        names: Public name -> module of the package that has it, or the full name of another.
 
     Returns:
         ``__getattr__`` and ``__all__`` of the package.
@@ -25,6 +25,7 @@ def exports(package: str, names: Mapping[str, str]) -> tuple[Callable[[str], Any
     def find(name: str) -> Any:
         if name not in names:
             raise AttributeError(f'module {package!r} has no attribute {name!r}')
-        return getattr(import_module(f'{package}.{names[name]}'), name)
+        module = names[name]
+        return getattr(import_module(module if '.' in module else f'{package}.{module}'), name)
 
     return find, sorted(names)

@@ -21,6 +21,9 @@ _config_text.install()
 OWNERS: dict[str, tuple[str, ...]] = {
     'mmext.engine.hooks': ('CurvesHook', 'IterSeedHook', 'RichProgressHook'),
     'mmext.attacks.attack_model': ('AttackModelHook',),
+    'mmext.attacks.load_adversarial_image': ('LoadAdversarialImage',),
+    'mmext.attacks.robust_accuracy': ('RobustAccuracy',),
+    'mmext.attacks.robustness_loop': ('RobustnessTestLoop', 'RobustnessValLoop'),
     'mmext.engine.hooks.autocast': ('AutocastHook',),
     'mmext.engine.hooks.channels_last': ('ChannelsLastHook',),
     'mmext.engine.hooks.plain_checkpoint': ('PlainCheckpointHook',),
@@ -92,12 +95,10 @@ OWNERS: dict[str, tuple[str, ...]] = {
     ),
     'mmext.plugins.force_regularization.lenet': ('CaffeLeNet',),
     'mmext.plugins.force_regularization.low_rank_model': ('LowRank',),
-    'mmext.plugins.guided_cw': ('CWAttack', 'LoadAdversarialImage'),
+    'mmext.plugins.guided_cw': ('CWAttack',),
     'mmext.plugins.mat': (
         'MATAugment',
         'MATClassifier',
-        'RobustAccuracy',
-        'RobustnessTestLoop',
     ),
     'mmext.plugins.randomized_smoothing': (
         'ADREClassifier',

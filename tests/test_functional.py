@@ -398,13 +398,13 @@ def test_an_attack_leaves_the_model_as_it_was():
     model, (x, _) = Net().train(), batch(0)
     before = {name: value.clone() for name, value in model.state_dict().items()}
     y = model.eval()(x).argmax(1)
-    found = functional.cw_attack(model.train(), x, y, steps=30, lr=0.1)
+    found = functional.cw_attack(model.train(), x, y)
     assert model.training and all(p.requires_grad for p in model.parameters())
     assert_same(model.state_dict(), before)
     assert found.success.all() and (model.eval()(found.x_adv).argmax(1) != y).all()
     for settings in (
         dict(guide='none', steps=30, lr=0.1),
-        dict(targeted=True, steps=15, search_steps=3, initial_const=1.0, refresh=4, kappa=0.1),
+        dict(targeted=True, steps=15, search_steps=3, initial_const=1.0, kappa=0.1),
     ):
         aim = (y + 1) % 4 if settings.get('targeted') else y
         found = functional.cw_attack(model, x, aim, **settings)

@@ -5,9 +5,10 @@
 ``attack_mode``.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import TypeAlias
 
 import torch
 from torch import Tensor
@@ -15,6 +16,8 @@ from torch import Tensor
 from mmext.attacks.adversarial import LogitsFn
 
 NORMS = ('linf', 'l2')
+#: One for a batch, or one for each sample, whose draws then depend on no other sample.
+Generators: TypeAlias = torch.Generator | Sequence[torch.Generator] | None
 _FLOOR = 1e-12
 
 
@@ -30,6 +33,8 @@ class AttackResult:
         n_backward: Images whose gradient was taken.
         first_success: Gradient steps before the first adversarial image, int64 (N,); 0: ``x`` was
             misclassified already (or the random start was), -1: never.
+        by: Which attack of several found it, index into :data:`.standard.PARTS`, int64 (N,), -1:
+            none; None where there is one attack.
     """
 
     x_adv: Tensor
@@ -38,6 +43,7 @@ class AttackResult:
     n_forward: int
     n_backward: int
     first_success: Tensor
+    by: Tensor | None = None
 
 
 def check_images(x: Tensor, y: Tensor, bounds: tuple[float, float], mask: Tensor | None) -> None:
@@ -67,6 +73,20 @@ def check_images(x: Tensor, y: Tensor, bounds: tuple[float, float], mask: Tensor
             f'{float(x.max()):.4g}; attack pixels, not normalised inputs, and put the '
             'normalisation into logits_fn'
         )
+
+
+def check_ball(eps: float | Tensor, norm: str, steps: int) -> None:
+    """Check the arguments of attacks inside a ball.
+
+    Raises:
+        ValueError: One of them is out of range.
+    """
+    if norm not in NORMS:
+        raise ValueError(f'norm={norm!r} must be one of {", ".join(NORMS)}')
+    if steps < 1:
+        raise ValueError(f'steps={steps} must be at least 1')
+    if not isinstance(eps, Tensor) and eps < 0:
+        raise ValueError(f'eps={eps} must not be negative')
 
 
 def expand(values: Tensor, like: Tensor) -> Tensor:
@@ -131,25 +151,45 @@ def input_gradient(
     return logits.detach(), gradient
 
 
-def _project(delta: Tensor, eps: Tensor, norm: str) -> Tensor:
+def norm_of(delta: Tensor, norm: str) -> Tensor:
+    """Norm of each sample, 'linf' or 'l2', (N, ...) -> (N,)."""
+    return delta.flatten(1).abs().amax(1) if norm == 'linf' else l2_norm(delta)
+
+
+def project(delta: Tensor, eps: Tensor, norm: str) -> Tensor:
+    """Nearest to ``delta`` in the ball of radius ``eps``, which broadcasts to it."""
     if norm == 'linf':
         return torch.maximum(torch.minimum(delta, eps), -eps)
     size = expand(l2_norm(delta), delta).clamp_min(_FLOOR)
     return delta * (eps / size).clamp_max(1)
 
 
+def draw(like: Tensor, shape: Sequence[int], generator: Generators, normal: bool = False) -> Tensor:
+    """Random numbers, uniform in [0, 1) or normal, of one shape for each sample of ``like``."""
+    one = torch.randn if normal else torch.rand
+    if generator is None or isinstance(generator, torch.Generator):
+        return one(len(like), *shape, generator=generator, device=like.device, dtype=like.dtype)
+    made = [one(*shape, generator=each, device=each.device, dtype=like.dtype) for each in generator]
+    return torch.stack(made).to(like.device)
+
+
+def rows_of(generator: Generators, rows: Tensor) -> Generators:
+    """The generators of some samples."""
+    if generator is None or isinstance(generator, torch.Generator):
+        return generator
+    return [generator[row] for row in rows.tolist()]
+
+
 def _uphill(logits: Tensor, target: Tensor | None, targeted: bool) -> Tensor:
     return entropy_direction(logits, logits.argmax(1) if target is None else target, targeted)
 
 
-def _random_start(x: Tensor, eps: Tensor, norm: str, generator: torch.Generator | None) -> Tensor:
+def _random_start(x: Tensor, eps: Tensor, norm: str, generator: Generators) -> Tensor:
     if norm == 'linf':
-        draw = torch.rand(x.shape, generator=generator, device=x.device, dtype=x.dtype)
-        return (2 * draw - 1) * eps
-    draw = torch.randn(x.shape, generator=generator, device=x.device, dtype=x.dtype)
-    radius = torch.rand(len(x), generator=generator, device=x.device, dtype=x.dtype)
-    radius = radius ** (1 / x[0].numel())
-    return draw / expand(l2_norm(draw) / radius, x).clamp_min(_FLOOR) * eps
+        return (2 * draw(x, x.shape[1:], generator) - 1) * eps
+    direction = draw(x, x.shape[1:], generator, normal=True)
+    radius = draw(x, (), generator) ** (1 / x[0].numel())
+    return direction / expand(l2_norm(direction) / radius, x).clamp_min(_FLOOR) * eps
 
 
 def perturb(
@@ -164,7 +204,7 @@ def perturb(
     random_start: bool = False,
     own_prediction: bool = False,
     targeted: bool = False,
-    generator: torch.Generator | None = None,
+    generator: Generators = None,
     bounds: tuple[float, float] = (0, 1),
     mask: Tensor | None = None,
     observe: Callable[[int, Tensor, Tensor], None] | None = None,
@@ -188,7 +228,7 @@ def perturb(
             training with true labels learns to read the label off the step ("label leaking",
             arXiv 1611.01236).
         targeted: Descend towards ``y`` instead.
-        generator: Of the random start.
+        generator: Of the random start, on the device of ``x``; or one for each sample.
         bounds: Range of ``x``.
         mask: Bool, broadcasts to ``x``; False stays as it is (padding).
         observe: Called with (step, images, logits) before each step.
@@ -199,12 +239,7 @@ def perturb(
     Raises:
         ValueError: ``norm``, ``steps`` or ``eps`` is out of range.
     """
-    if norm not in NORMS:
-        raise ValueError(f'norm={norm!r} must be one of {", ".join(NORMS)}')
-    if steps < 1:
-        raise ValueError(f'steps={steps} must be at least 1')
-    if not isinstance(eps, Tensor) and eps < 0:
-        raise ValueError(f'eps={eps} must not be negative')
+    check_ball(eps, norm, steps)
     radius = expand(torch.as_tensor(eps, dtype=x.dtype, device=x.device).expand(len(x)), x)
     if step_size is None:
         step = radius if steps == 1 else 2.5 * radius / steps
@@ -213,7 +248,7 @@ def perturb(
         step = expand(step, x)
 
     def limited(images: Tensor) -> Tensor:
-        images = (x + _project(images - x, radius, norm)).clamp(*bounds)
+        images = (x + project(images - x, radius, norm)).clamp(*bounds)
         return images if mask is None else torch.where(mask, images, x)
 
     now = limited(x + _random_start(x, radius, norm, generator)) if random_start else x
@@ -242,14 +277,16 @@ def pgd(
     step_size: float | None = None,
     norm: str = 'linf',
     random_start: bool = True,
+    restarts: int = 1,
     targeted: bool = False,
-    generator: torch.Generator | None = None,
+    generator: Generators = None,
     bounds: tuple[float, float] = (0, 1),
     mask: Tensor | None = None,
 ) -> AttackResult:
     """Attack with :func:`perturb` and keep each sample's worst step.
 
-    Samples that are misclassified already cost one forward pass. Arguments as there.
+    Samples that are misclassified already cost one forward pass. Arguments as there; ``restarts``
+    runs attack what still stands.
 
     Returns:
         Result with the images of the least margin; ``first_success`` counts steps.
@@ -260,26 +297,29 @@ def pgd(
     check_images(x, y, bounds, mask)
     with torch.no_grad():
         margin = distance(logits_fn(x), y, targeted)
-    todo = (margin >= 0).nonzero().squeeze(1)
     x_adv, first = x.clone(), torch.where(margin < 0, 0, -1)
     n_forward, n_backward = len(x), 0
-    if len(todo):
+    for run in range(restarts):
+        todo = (first < 0).nonzero().squeeze(1)
+        if not len(todo):
+            break
         images, labels = x[todo], y[todo]
         best, found = images.clone(), torch.full_like(todo, -1)
         least = torch.zeros_like(margin[todo])
 
-        def observe(index: int, now: Tensor, logits: Tensor) -> None:
+        def observe(index: int, now: Tensor, logits: Tensor, labels=labels, run=run) -> None:
             nonlocal best, least, found
             here = distance(logits, labels, targeted)
             better = here < least
-            found = torch.where((found < 0) & better, index, found)
+            found = torch.where((found < 0) & better, index + run * steps, found)
             best = torch.where(expand(better, now), now.detach(), best)
             least = torch.minimum(least, here)
 
         last = perturb(
             logits_fn, images, labels, eps=eps, steps=steps, step_size=step_size, norm=norm,
-            random_start=random_start, targeted=targeted, generator=generator, bounds=bounds,
-            mask=None if mask is None else mask.expand(x.shape)[todo], observe=observe,
+            random_start=random_start, targeted=targeted, generator=rows_of(generator, todo),
+            bounds=bounds, mask=None if mask is None else mask.expand(x.shape)[todo],
+            observe=observe,
         )  # fmt: skip
         with torch.no_grad():
             observe(steps, last, logits_fn(last))

@@ -101,6 +101,11 @@ def add_run(parser: argparse.ArgumentParser) -> None:
     )
     add_cfg_options(parser)
     add_overlays(parser)
+    add_ranks(parser)
+
+
+def add_ranks(parser: argparse.ArgumentParser) -> None:
+    """Add the options of commands that several processes share, see :mod:`.ranks`."""
     parser.add_argument(
         '--ranks', type=int, metavar='N', help='start N processes by torchrun on this machine'
     )

@@ -1,4 +1,4 @@
-"""The attacked models: small LeNets, trained once per seed and kept."""
+"""The attacked models: small LeNets, trained once per seed and kept, and networks of the zoo."""
 
 from pathlib import Path
 from typing import NamedTuple
@@ -9,7 +9,8 @@ from mmengine.registry import DATASETS, init_default_scope
 from mmengine.runner import Runner
 from torch import Tensor, nn
 
-from mmext.attacks.adversarial import load_classifier
+from mmext import zoo
+from mmext.attacks.adversarial import build_test_dataset, load_classifier, logits_fn
 
 ROOT = Path(__file__).resolve().parents[2]
 CONFIGS = {
@@ -61,5 +62,21 @@ def load(name: str, seed: int, split: str, count: int, work: Path, quick: bool) 
     with torch.no_grad():
         inputs = model.data_preprocessor({'inputs': images * 255})['inputs']
         right = model(inputs).argmax(1) == labels
+    rows = right.nonzero().squeeze(1)[:count]
+    return Victim(model, images[rows], labels[rows], 100 * float(right.float().mean()))
+
+
+def from_zoo(name: str, count: int) -> Victim:
+    """A network of the zoo and its first ``count`` rightly classified test images."""
+    entry = zoo.find(name)
+    cfg = Config.fromfile(entry.config)
+    model = load_classifier(cfg, str(entry.weights))
+    dataset = build_test_dataset(cfg)
+    items = [dataset[index] for index in range(min(2 * count, len(dataset)))]
+    raw = torch.stack([item['inputs'] for item in items]).float()
+    images = (raw.flip(1) if model.data_preprocessor.to_rgb else raw) / 255
+    labels = torch.cat([item['data_samples'].gt_label for item in items])
+    with torch.no_grad():
+        right = logits_fn(model)(images).argmax(1) == labels
     rows = right.nonzero().squeeze(1)[:count]
     return Victim(model, images[rows], labels[rows], 100 * float(right.float().mean()))

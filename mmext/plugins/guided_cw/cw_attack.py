@@ -33,7 +33,7 @@ class CWAttack(BatchAttack):
     Args:
         source: ``dict(config=..., checkpoint=...)`` of the frozen model. Only for pipelines.
         probability: Share of the samples to attack, in [0, 1].
-        steps, search_steps, lr, initial_const, guide, refresh, kappa: See
+        steps, search_steps, lr, initial_const, guide, kappa: See
             :func:`.functional.cw_l2`. Defaults are ours and small: this runs in training.
         bounds: Range of the raw images.
 
@@ -58,10 +58,9 @@ class CWAttack(BatchAttack):
         probability: float = 1.0,
         steps: int = 20,
         search_steps: int = 5,
-        lr: float = 0.01,
-        initial_const: float = 1e-3,
+        lr: float | None = None,
+        initial_const: float | None = None,
         guide: str = 'gradient',
-        refresh: int = 0,
         kappa: float = 0.0,
         bounds: tuple[float, float] = (0, 255),
     ) -> None:
@@ -76,7 +75,7 @@ class CWAttack(BatchAttack):
         self.probability = probability
         self.settings: dict[str, Any] = dict(
             steps=steps, search_steps=search_steps, lr=lr, initial_const=initial_const,
-            guide=guide, refresh=refresh, kappa=kappa,
+            guide=guide, kappa=kappa,
         )  # fmt: skip
         self._frozen: nn.Module | None = None
 

@@ -1,9 +1,8 @@
-"""The CW-L2 attack and its guidance by gradients, on plain tensors.
+"""The CW-L2 attack, plain or guided by gradients, on plain tensors.
 
 CW-L2 (arXiv 1608.04644) looks for ``x' = box(tanh(m + atanh(x)))`` with the least
 ``||x' - x||^2 + c f(x')``, ``f`` the distance from being adversarial; Adam moves ``m`` and a binary
-search chooses ``c``. Guided CW (arXiv 1812.02524) has ``m = w * g`` with ``g`` the gradient of
-``f`` at ``x``; that form of the guidance is ours, the paper's abstract fixes none.
+search chooses ``c``. Guided CW (arXiv 1812.02524) is in :mod:`.guided`.
 """
 
 from dataclasses import dataclass, fields
@@ -23,27 +22,12 @@ from mmext.attacks.gradient_attacks import (
     l2_norm,
 )
 
+from .guided import guided
+
 GUIDES = ('none', 'gradient')
 _BETA1, _BETA2, _EPSILON = 0.9, 0.999, 1e-8  # Adam's own defaults
 _INSIDE = 1 - 1e-6  # atanh is infinite at the bounds
-
-
-def guidance(gradient: Tensor) -> Tensor:
-    """Scale of the search per pixel: ``|g| / rms(g)`` of each sample, 1 where ``g`` is 0 (ours).
-
-    The sign is left out because it has no effect: Adam's step is odd in ``g`` and so is
-    ``m = w * g``. Dividing by the maximum instead of the RMS starves most pixels, and the attack
-    fails.
-
-    Args:
-        gradient: Gradient of the distance by the images, (N, ...).
-
-    Returns:
-        (N, ...), with RMS 1 in every sample.
-    """
-    rms = gradient.flatten(1).square().mean(1).sqrt()
-    scale = gradient.abs() / expand(rms.clamp_min(torch.finfo(gradient.dtype).tiny), gradient)
-    return torch.where(expand(rms > 0, scale), scale, torch.ones_like(scale))
+_LR, _CONST = 0.01, 1e-3  # author's code
 
 
 @dataclass
@@ -54,7 +38,6 @@ class _Search:
     y: Tensor
     free: Tensor  # pixels that may change
     start: Tensor  # x in the space of tanh
-    scale: Tensor  # |g|, 1 without a guide
     modifier: Tensor  # m
     mean: Tensor  # Adam's moments and age
     square: Tensor
@@ -92,10 +75,9 @@ def cw_l2(
     kappa: float = 0,
     steps: int,
     search_steps: int,
-    lr: float = 0.01,
-    initial_const: float = 1e-3,
+    lr: float | None = None,
+    initial_const: float | None = None,
     guide: str = 'none',
-    refresh: int = 0,
     abort_early: bool = True,
     warm_start: bool = False,
     bounds: tuple[float, float] = (0, 1),
@@ -104,9 +86,10 @@ def cw_l2(
     """Find the adversarial image of least L2 distance (CW-L2), plain or guided by gradients.
 
     Every sample is searched for itself: its result does not depend on the others in the batch
-    (beyond rounding), samples that are misclassified already are left out, and with
-    ``abort_early`` those that have stalled leave the batch, so the rest runs faster. There is no
-    transfer from the device between steps, only one at each check of ``abort_early``.
+    (beyond rounding), and samples that are misclassified already are left out. Plain CW is the
+    author's: it needs thousands of steps, or a learning rate and a first constant that fit images,
+    network and number of steps. Guided CW takes both from each image (:mod:`.guided`) and is for
+    budgets of tens to hundreds of gradients, ``steps * search_steps`` in all.
 
     Args:
         logits_fn: Images -> logits (N, K); see :func:`mmext.attacks.adversarial.logits_fn`.
@@ -115,18 +98,19 @@ def cw_l2(
         targeted: Search for an image of class ``y`` instead of any class but ``y``.
         kappa: Confidence in units of logits, >= 0 (Carlini & Wagner, eq. for f_6; code: 0).
         steps: Adam steps for each constant, >= 1 (author's code: 10000).
-        search_steps: Constants tried, >= 1 (author's code: 9). From 10 on the last one repeats the
-            smallest constant that succeeded, as in the author's code.
-        lr: Adam's learning rate, > 0 (author's code: 0.01).
-        initial_const: First constant c, > 0 (author's code: 1e-3). It is multiplied by 10 until the
-            sample succeeds, then bisected.
-        guide: 'none' is CW-L2; 'gradient' is guided CW (see the module).
-        refresh: Take the guidance anew from the current image every so many steps, for free since
-            the step's own gradient serves; 0: only once, at ``x``. Ours; only with a guide.
-        abort_early: Every ``steps / 10`` steps, drop the samples whose objective has not fallen
-            below 0.9999 of its last value (author's code compares the sum over the batch).
-        warm_start: Begin the search for a constant where the last one ended instead of at ``x``
-            with a fresh Adam (ours).
+        search_steps: Constants tried, >= 1 (author's code: 9). In plain CW, from 10 on the last one
+            repeats the smallest constant that succeeded, as in the author's code.
+        lr: Adam's learning rate, > 0. None: 0.01 (author's code); with a guide, steps fall from a
+            quarter to a fiftieth of the distance of the nearest adversarial image.
+        initial_const: First constant c, > 0. It is multiplied by 10 until the sample succeeds, then
+            bisected. None: 1e-3 (author's code); with a guide, twice what suffices on a linear
+            model, and so again after each success.
+        guide: 'none' is CW-L2; 'gradient' is guided CW.
+        abort_early: Plain CW: every ``steps / 10`` steps, drop the samples whose objective has not
+            fallen below 0.9999 of its last value (author's code compares the sum over the batch).
+            They leave the batch, so the rest runs faster.
+        warm_start: Plain CW: begin the search for a constant where the last one ended instead of at
+            ``x`` with a fresh Adam (ours). Guided CW always does.
         bounds: Range of ``x``.
         mask: Bool, broadcasts to ``x``; pixels with False stay as they are (padding).
 
@@ -141,36 +125,35 @@ def cw_l2(
         >>> result = cw_l2(logits_fn(classifier), images, labels, steps=100, search_steps=9,
         ...                guide='gradient')
 
-    Cost: at most ``steps * search_steps + 1`` forward and backward passes a sample, and ten times
-    the batch in memory.
+    Cost: at most ``steps * search_steps`` gradients and one forward pass a sample, and ten times
+    the batch in memory. There is no transfer from the device between steps, only one at each check
+    of ``abort_early``.
     """
-    _check_settings(x, kappa, steps, search_steps, lr, initial_const, guide, refresh)
+    _check_settings(x, kappa, steps, search_steps, lr, initial_const, guide)
+    if guide == 'gradient':
+        return guided(
+            logits_fn, x, y, steps=steps, search_steps=search_steps, lr=lr,
+            initial_const=initial_const, targeted=targeted, kappa=kappa, bounds=bounds, mask=mask,
+        )  # fmt: skip
+    lr = _LR if lr is None else lr
+    initial_const = _CONST if initial_const is None else initial_const
     check_images(x, y, bounds, mask)
-    n_forward = n_backward = len(x)
-    if guide == 'none':
-        n_backward = 0
-        with torch.no_grad():
-            logits = logits_fn(x)
-        scale = torch.ones_like(x)
-    else:
-        direction = partial(distance_direction, y=y, targeted=targeted)
-        logits, gradient = input_gradient(logits_fn, x, direction)
-        scale = guidance(gradient if mask is None else gradient * mask)
-    check_logits(logits)
+    n_forward, n_backward = len(x), 0
+    with torch.no_grad():
+        logits = check_logits(logits_fn(x))
     already = distance(logits, y, targeted, kappa) < 0
     rows = (~already).nonzero().squeeze(1)
     best, best_l2 = x.clone(), x.new_zeros(len(x)).masked_fill_(~already, torch.inf)
     first = torch.where(already, 0, -1)
     if len(rows):
         free = torch.ones_like(x, dtype=torch.bool) if mask is None else mask.expand(x.shape)
-        search = _begin(x[rows], y[rows], free[rows], scale[rows], initial_const, bounds)
+        search = _begin(x[rows], y[rows], free[rows], initial_const, bounds)
         for outer in range(search_steps):
             if search_steps >= 10 and outer == search_steps - 1:
                 search.const = torch.where(search.upper.isfinite(), search.upper, search.const)
             passes = _minimise(
                 logits_fn, search, steps=steps, done=outer * steps, lr=lr, targeted=targeted,
-                kappa=kappa, refresh=refresh, abort_early=abort_early, warm_start=warm_start,
-                bounds=bounds,
+                kappa=kappa, abort_early=abort_early, warm_start=warm_start, bounds=bounds,
             )  # fmt: skip
             n_forward, n_backward = n_forward + passes, n_backward + passes
             _next_const(search)
@@ -184,7 +167,6 @@ def _begin(
     x: Tensor,
     y: Tensor,
     free: Tensor,
-    scale: Tensor,
     initial_const: float,
     bounds: tuple[float, float],
 ) -> _Search:
@@ -197,7 +179,6 @@ def _begin(
         y=y,
         free=free,
         start=((inner - middle) / half * _INSIDE).atanh(),
-        scale=scale * free,
         modifier=torch.zeros_like(x),
         mean=torch.zeros_like(x),
         square=torch.zeros_like(x),
@@ -222,7 +203,6 @@ def _minimise(
     lr: float,
     targeted: bool,
     kappa: float,
-    refresh: int,
     abort_early: bool,
     warm_start: bool,
     bounds: tuple[float, float],
@@ -247,8 +227,6 @@ def _minimise(
         away = distance(logits, search.y, targeted, kappa)
         squared = delta.flatten(1).square().sum(1)
         _keep_best(search, x_adv, squared.sqrt(), away < 0, done + step)
-        if refresh and step and step % refresh == 0:
-            search.scale = guidance(slope * search.free) * search.free
         if abort_early and step % max(steps // 10, 1) == 0:
             objective = squared + search.const * away.clamp_min(0)
             stays = (objective <= 0.9999 * search.previous).nonzero().squeeze(1)
@@ -261,7 +239,7 @@ def _minimise(
                 break
         weight = expand(search.const * (away > 0), delta)
         gradient = (2 * delta + weight * slope) * (1 - squash.square()) * half
-        _adam_step(search, gradient * search.scale, lr)
+        _adam_step(search, gradient * search.free, lr)
     everyone.put(places, search)
     return passes
 
@@ -278,14 +256,13 @@ def _keep_best(
 
 
 def _adam_step(search: _Search, gradient: Tensor, lr: float) -> None:
-    """Adam on ``w``, written for ``m = w * g``."""
+    """Adam on ``m``."""
     search.age += 1
     search.mean.lerp_(gradient, 1 - _BETA1)
     search.square.mul_(_BETA2).addcmul_(gradient, gradient, value=1 - _BETA2)
     correction1, correction2 = (1 - beta**search.age for beta in (_BETA1, _BETA2))
     size = (search.square / expand(correction2, gradient)).sqrt_().add_(_EPSILON)
-    step = search.mean / size * search.scale
-    search.modifier.sub_(step * expand(lr / correction1, gradient))
+    search.modifier.sub_(search.mean / size * expand(lr / correction1, gradient))
 
 
 def _next_const(search: _Search) -> None:
@@ -297,7 +274,7 @@ def _next_const(search: _Search) -> None:
     search.const = torch.where(search.upper.isfinite(), middle, const * 10)
 
 
-def _check_settings(x, kappa, steps, search_steps, lr, initial_const, guide, refresh) -> None:
+def _check_settings(x, kappa, steps, search_steps, lr, initial_const, guide) -> None:
     if x.dtype in (torch.float16, torch.bfloat16):
         raise ValueError(
             f'x has {x.dtype}, where 0.999999 is 1 and its atanh infinite; use float32'
@@ -306,9 +283,8 @@ def _check_settings(x, kappa, steps, search_steps, lr, initial_const, guide, ref
         raise ValueError(f'guide={guide!r} must be one of {", ".join(GUIDES)}')
     if steps < 1 or search_steps < 1:
         raise ValueError(f'steps={steps} and search_steps={search_steps} must be at least 1')
-    if not lr > 0 or not initial_const > 0:
-        raise ValueError(f'lr={lr} and initial_const={initial_const} must be above 0')
-    if kappa < 0 or refresh < 0:
-        raise ValueError(f'kappa={kappa} and refresh={refresh} must not be negative')
-    if refresh and guide == 'none':
-        raise ValueError(f"refresh={refresh} renews the guidance, but guide='none' has none")
+    for name, value in (('lr', lr), ('initial_const', initial_const)):
+        if value is not None and not value > 0:
+            raise ValueError(f'{name}={value} must be above 0')
+    if kappa < 0:
+        raise ValueError(f'kappa={kappa} must not be negative')

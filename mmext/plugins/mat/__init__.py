@@ -13,7 +13,7 @@ __getattr__, __all__ = exports(
     {
         'MATAugment': 'augment',
         'MATClassifier': 'classifier',
-        'RobustAccuracy': 'robust_accuracy',
-        'RobustnessTestLoop': 'robustness_loop',
+        'RobustAccuracy': 'mmext.attacks.robust_accuracy',
+        'RobustnessTestLoop': 'mmext.attacks.robustness_loop',
     },
 )

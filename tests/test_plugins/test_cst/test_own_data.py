@@ -323,7 +323,7 @@ def test_a_hook_that_would_switch_the_pipeline_gives_the_one_that_mixes_nothing(
     labelled = cfg.train_dataloader.dataset.datasets[0].pipeline
     # The first stage has scale=(1280, 1280), of a mosaic.
     assert labelled[2].type == 'RandomResize' and labelled[2].scale == (640, 640)
-    assert cfg.model.consistency.kind == 'none' and cfg.model.semi_train_cfg.score_thr == 0.5
+    assert cfg.model.consistency.kind == 'js' and cfg.model.semi_train_cfg.score_thr == 0.5
 
 
 def test_validation(own, capsys):

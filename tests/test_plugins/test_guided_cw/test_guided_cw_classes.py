@@ -15,9 +15,11 @@ from mmengine.registry import HOOKS, TRANSFORMS, init_default_scope
 from mmpretrain.registry import DATASETS, MODELS
 from mmpretrain.structures import DataSample
 
+from mmext.attacks import evaluation
 from mmext.attacks.adversarial import PixelSpace, load_classifier
 from mmext.attacks.attack_model import attacking_augments
-from mmext.plugins.guided_cw import cw_l2, evaluation
+from mmext.attacks.suite import IN_BALL
+from mmext.plugins.guided_cw import cw_l2
 
 CONFIG = Path(__file__).resolve().parents[3] / 'configs/guided_cw/victim_lenet_digits.py'
 SHORT = dict(steps=25, search_steps=2, lr=0.1, initial_const=0.5)
@@ -269,11 +271,14 @@ def test_robust_accuracy_of_budgeted_and_minimum_norm_attacks_by_hand(victim):
     assert found['robust_accuracy'] == {'0.5': 75.0, '1': 50.0, '3': 25.0}
 
 
-@pytest.mark.parametrize('attack', ['pgd', 'fgsm', 'ddn', 'fmn', 'cw'])
+@pytest.mark.parametrize(
+    'attack', ['pgd', 'fgsm', 'apgd_ce', 'apgd_t', 'square', 'standard', 'ddn', 'fmn', 'cw']
+)
 def test_every_attack_of_the_tool_runs(victim, tmp_path, attack):
     model = load(victim)
-    options = dict(cw=SHORT, pgd=dict(steps=3), fgsm={}).get(attack, dict(steps=5))
-    eps = (0.1, 0.3) if attack in evaluation.BUDGETED else ()
+    options = dict(cw=SHORT, fgsm={}, square=dict(queries=60)).get(attack, dict(steps=5))
+    options |= dict(queries=20) if attack == 'standard' else {}
+    eps = (0.1, 0.3) if attack in IN_BALL else ()
     records = evaluation.attack_dataset(
         model, dataset(victim), range(0, 24, 4), tmp_path, attack=attack, options=options, eps=eps,
         batch_size=4,
@@ -281,6 +286,50 @@ def test_every_attack_of_the_tool_runs(victim, tmp_path, attack):
     assert [row['idx'] for row in records] == list(range(0, 24, 4))
     assert any(row['success'][-1] for row in records)
     assert all(len(row['l2']) == max(len(eps), 1) for row in records)
+
+
+def test_two_ranks_find_what_one_finds_and_go_on(root, victim, tmp_path):
+    options = ['--attack', 'standard', '--eps', 0.05, 0.15, '--steps', 4, '--queries', 15,
+               '--batch-size', 5, '--device', 'cpu', '--json']  # fmt: skip
+    runs = {}
+    for ranks in (1, 2):
+        out = tmp_path / 'results' / f'ranks{ranks}'
+        done = tool(root, *victim, *options, '--out', out, '--ranks', ranks)
+        assert done.returncode == 0, done.stderr[-2000:]
+        runs[ranks] = json.loads((out / 'attack.json').read_text())
+        assert json.loads(done.stdout)['images'] == 24
+        del runs[ranks]['seconds']
+    assert runs[1] == runs[2]
+    robust = list(runs[1]['robust_accuracy'].values())
+    assert runs[1]['clean_accuracy'] > robust[0] > robust[1]
+    assert sum(runs[1]['broken_by'].values()) > 0 and runs[1]['norm'] == 'linf'
+    page = (tmp_path / 'results' / 'leaderboard.html').read_text()
+    assert 'ranks1' in page and 'ranks2' in page
+    # One rank goes on with what two have found.
+    second = out / 'records.1.jsonl'
+    stamp, kept = second.stat().st_mtime_ns, second.read_text().splitlines(keepends=True)
+    assert len(kept) == 1 + 10
+    first = (out / 'records.jsonl').read_text().splitlines(keepends=True)
+    (out / 'records.jsonl').write_text(''.join(first[:-4]))
+    done = tool(root, *victim, *options, '--out', out)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert second.stat().st_mtime_ns == stamp
+    assert (out / 'records.jsonl').read_text().count('"idx"') == 14
+    again = json.loads((out / 'attack.json').read_text())
+    assert again['robust_accuracy'] == runs[1]['robust_accuracy']
+
+
+def test_the_tool_warns_of_rounded_inputs(victim, tmp_path):
+    model = load(victim)
+    forward = model.backbone.forward
+    model.backbone.forward = lambda x: forward(x.round())
+    records = evaluation.attack_dataset(
+        model, dataset(victim), range(6), tmp_path / 'r', attack='pgd', options=dict(steps=2),
+        eps=[0.1],
+    )  # fmt: skip
+    found = evaluation.report(records, tmp_path / 'r', 'pgd', [0.1])
+    assert 'zero gradients: 100.0%' in found['warnings'][0]
+    assert 'zero gradients' in (tmp_path / 'leaderboard.html').read_text()
 
 
 def test_the_tools_mistakes_are_one_line(root, victim, tmp_path, capsys):

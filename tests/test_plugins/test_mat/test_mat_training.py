@@ -63,6 +63,44 @@ def test_robustness_loop_with_an_attack_of_least_norm(finished, tmp_path):
     assert found['robust/CWAttack@30'] < found['robust/clean']
 
 
+def test_validation_under_attack_keeps_the_most_robust_checkpoint(tmp_path):
+    cfg = config(tmp_path)
+    cfg.train_cfg.val_interval = 1
+    cfg.val_dataloader, cfg.val_evaluator = cfg.test_dataloader, dict(type='mmext.RobustAccuracy')
+    cfg.val_cfg = dict(
+        type='mmext.RobustnessValLoop', strengths=[16, 4],
+        attacks=[dict(type='PGD', steps=2), dict(type='Standard', steps=2, queries=3)],
+    )  # fmt: skip
+    cfg.default_hooks.checkpoint.update(save_best='robust/Standard@16', rule='greater')
+    runner = train(cfg)
+    found = runner.message_hub.log_scalars
+    curve = found['val/robust/Standard@16'].data[0]
+    assert len(curve) == 2
+    best = max(range(2), key=lambda epoch: (curve[epoch], -epoch)) + 1
+    assert [path.name for path in tmp_path.glob('best_*')] == [
+        f'best_robust_Standard@16_epoch_{best}.pth'
+    ]
+    for epoch in range(2):
+        clean, weak, strong = (
+            found[f'val/robust/{name}'].data[0][epoch]
+            for name in ('clean', 'Standard@4', 'Standard@16')
+        )
+        assert clean >= weak >= strong
+
+
+def test_the_loop_warns_of_randomness(finished, tmp_path):
+    cfg = config(tmp_path)
+    cfg.test_cfg.update(strengths=[8], attacks=[dict(type='FGSM')])
+    cfg.load_from = str(Path(finished.work_dir) / 'epoch_2.pth')
+    runner = Runner.from_cfg(cfg)
+    head = runner.model.networks[0].backbone
+    forward = head.forward
+    head.forward = lambda x: forward(x + 0.1 * torch.randn_like(x))
+    runner.test()
+    log = next(Path(runner.log_dir).glob('*.log')).read_text()
+    assert 'randomised: two passes' in log
+
+
 @pytest.mark.parametrize(
     'attacks, message',
     [

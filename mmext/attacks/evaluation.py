@@ -2,14 +2,14 @@
 
 import json
 import time
-from collections.abc import Callable, Iterator, Sequence
-from functools import partial
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from mmengine.dataset import default_collate, pseudo_collate
+from mmengine.dist import barrier
 from torch import Tensor, nn
 
 from mmext.attacks.adversarial import (
@@ -19,23 +19,20 @@ from mmext.attacks.adversarial import (
     content_mask,
     logits_fn,
 )
-from mmext.attacks.gradient_attacks import AttackResult, fgsm, pgd
+from mmext.attacks.gradient_attacks import AttackResult
+from mmext.attacks.leaderboard import write_leaderboard
+from mmext.attacks.load_adversarial_image import image_name
+from mmext.attacks.robust_accuracy import accuracies, warnings_of
+from mmext.attacks.standard import PARTS, GradientCheck, check_gradients
+from mmext.attacks.suite import (
+    IN_BALL,
+    LEAST_NORM,
+    attack_batch,
+    attack_function,
+    sample_generators,
+)
 from mmext.launch.records import Records
 
-from .functional import cw_l2
-from .load_adversarial_image import image_name
-from .minimum_norm import ddn, fmn
-
-#: Attacks with a budget: they need ``eps``.
-BUDGETED: dict[str, Callable[..., AttackResult]] = {'fgsm': fgsm, 'pgd': pgd}
-#: Attacks of least L2 norm.
-MINIMUM_NORM: dict[str, Callable[..., AttackResult]] = {
-    'cw': partial(cw_l2, guide='none'),
-    'guided_cw': partial(cw_l2, guide='gradient'),
-    'ddn': ddn,
-    'fmn': fmn,
-}
-ATTACKS = (*MINIMUM_NORM, *BUDGETED)
 SHOWN = 8
 
 
@@ -54,44 +51,59 @@ def attack_dataset(
     settings: dict[str, Any] | None = None,
     seed: int = 0,
     on_batch: Callable[[int], None] | None = None,
+    rank: int = 0,
+    ranks: int = 1,
 ) -> list[dict]:
-    """Attack what has no record in ``out`` yet.
+    """Attack what has no record in ``out`` yet; several ranks share the batches.
+
+    What is found depends on the seed and the batches alone, not on the ranks.
 
     Args:
         model: Classifier of MMPretrain, in eval mode.
         dataset: Items as MMPretrain's ``PackInputs`` makes them.
         indices: Items to attack.
-        out: Folder; its ``records.jsonl`` is continued.
-        attack: One of :data:`ATTACKS`.
+        out: Folder; its ``records*.jsonl``, one for each rank, are continued.
+        attack: One of :data:`.suite.ATTACKS`.
         options: Arguments of the attack.
-        eps: Budgets in [0, 1] of the range of pixels, for the attacks of :data:`BUDGETED`.
+        eps: Budgets, rising, for the attacks of :data:`.suite.IN_BALL`: in [0, 1] of the range of
+            pixels, or L2 distances.
         batch_size: Images at a time, >= 1.
         bounds: Range of the raw images.
         save: Folder for the adversarial images, see ``mmext.LoadAdversarialImage``; with budgets,
             those of the largest.
         settings: What else the records depend on, such as the hash of the checkpoint.
-        seed: Of random starts, which depend on it and the batch's first index.
-        on_batch: Called with the number of samples done, those on record first.
+        seed: Of random draws, which depend on it and the sample.
+        on_batch: Called with the number of samples that this rank has done.
+        rank, ranks: This process and how many share the work. They wait for each other twice.
 
     Returns:
         Records in the order of ``indices``: ``idx``, ``label``, ``predict`` (clean), ``success``
         and ``l2`` (one value, or one per budget; null where the attack failed), ``first_success``,
-        ``n_forward`` and ``n_backward`` (the batch's, divided by its size) and ``seconds``.
+        ``n_forward`` and ``n_backward`` (the batch's, divided by its size), ``seconds``, and the
+        signs of :func:`.robust_accuracy.warnings_of`.
 
     Raises:
         ValueError: Unknown attack, wrong budgets, other classes or records of other settings.
     """
-    budgets = _check_attack(attack, eps)
+    _check_attack(attack, eps, options)
+    if batch_size < 1:
+        raise ValueError(f'batch_size={batch_size} must be at least 1')
     header = {
         'attack': attack, 'options': options, 'eps': list(eps), 'batch_size': batch_size,
         'bounds': list(bounds), 'seed': seed, 'save': save is not None, **(settings or {}),
     }  # fmt: skip
-    records = Records(out / 'records.jsonl', header)
-    done = {row['idx'] for row in records.rows}
-    if on_batch is not None:
-        on_batch(sum(index in done for index in indices))
+    records = Records(out / (f'records.{rank}.jsonl' if rank else 'records.jsonl'), header)
+    barrier()
+    done = {row['idx'] for row in _all_rows(out, header, records)}
+    barrier()  # before anybody writes
+    batches = [indices[start : start + batch_size] for start in range(0, len(indices), batch_size)]
     space = PixelSpace.of(model, bounds)
-    for part in _parts([index for index in indices if index not in done], batch_size):
+    for batch in batches[rank::ranks]:
+        part = [index for index in batch if index not in done]
+        if on_batch is not None:
+            on_batch(len(batch) - len(part))
+        if not part:
+            continue
         began = time.perf_counter()
         inputs, samples = _load(model, dataset, part)
         labels = attack_labels(samples, inputs.device)
@@ -100,25 +112,32 @@ def attack_dataset(
         # Undoing the normalisation may overshoot by a rounding.
         inside = pixels.clamp(0, 1)
         pixels = inside if mask is None else torch.where(mask, inside, pixels)
-        generator = torch.Generator(device=inputs.device).manual_seed(seed + part[0])
         with attack_mode(model, inputs.device.type):
             logits = logits_fn(model, bounds)
             clean = logits(pixels).detach()
             _check_classes(dataset, clean, labels)
-            found = [
-                _run(attack, logits, pixels, labels, mask, options, budget, generator)
-                for budget in budgets
-            ]
+            check = check_gradients(logits, pixels, labels)
+            found = attack_batch(
+                attack, logits, pixels, labels, eps=eps, mask=mask,
+                generator=sample_generators(seed, part), **options,
+            )  # fmt: skip
         seconds = (time.perf_counter() - began) / len(part)
         last = found[-1]
         flip = bool(getattr(model.data_preprocessor, 'to_rgb', False))
         _save_images(save, part, space, last.x_adv, mask, flip)
         _keep_shown(out, indices[:SHOWN], part, pixels, labels, last, flip)
-        records.append(_rows(part, labels, clean, found, seconds))
+        records.append(_rows(part, labels, clean, found, check, seconds))
         if on_batch is not None:
             on_batch(len(part))
-    by_index = {row['idx']: row for row in records.rows}
+    barrier()
+    by_index = {row['idx']: row for row in _all_rows(out, header, records)}
     return [by_index[index] for index in indices]
+
+
+def _all_rows(out: Path, header: dict, own: Records) -> list[dict]:
+    """Records of all ranks, also of an earlier run with another number of them."""
+    others = [path for path in sorted(out.glob('records*.jsonl')) if path != own.path]
+    return own.rows + [row for path in others for row in Records(path, header).rows]
 
 
 def summarise(records: Sequence[dict], attack: str, eps: Sequence[float]) -> dict[str, Any]:
@@ -131,42 +150,73 @@ def summarise(records: Sequence[dict], attack: str, eps: Sequence[float]) -> dic
             distances for the attacks of :data:`MINIMUM_NORM`.
 
     Returns:
-        ``images``, ``clean_accuracy`` and ``robust_accuracy`` (percent, one per eps); over the
-        images that were classified rightly ``success`` (percent), and over successes ``l2_mean``,
-        ``l2_median`` and ``steps_to_first_success`` (median), all at the largest budget; passes
-        per image ``n_forward`` and ``n_backward``, and ``seconds`` per image.
+        ``attack``, ``images``, ``clean_accuracy`` and ``robust_accuracy`` (percent, one per eps);
+        over the images that were classified rightly ``success`` (percent), and over successes
+        ``l2_mean``, ``l2_median`` and ``steps_to_first_success`` (median), all at the largest
+        budget; passes per image ``n_forward`` and ``n_backward``, and ``seconds`` per image;
+        ``warnings``, why the numbers cannot be believed, and for standard attacks ``broken_by``.
     """
     right = np.array([row['label'] == row['predict'] for row in records])
     l2 = np.array([[np.inf if v is None else v for v in row['l2']] for row in records])
     first = np.array([row['first_success'][-1] for row in records])
     hit = right & np.isfinite(l2[:, -1])
-    if attack in BUDGETED:
-        robust = [float(100 * (right & ~np.isfinite(column)).mean()) for column in l2.T]
-    else:
-        robust = [float(100 * (right & (l2[:, 0] > value)).mean()) for value in eps]
+    names = [f'{value:g}' for value in eps]
+    stands = ~np.isfinite(l2) if attack in IN_BALL else l2 > np.array(eps)
+    rows = [
+        {'clean': bool(right[row]),
+         **{f'{attack}@{name}': bool(right[row] and value)
+            for name, value in zip(names, stands[row], strict=True)}}
+        for row in range(len(records))
+    ]  # fmt: skip
+    found = accuracies(rows)
 
     def over_hits(function: Callable, values: np.ndarray) -> float | None:
         return float(function(values[hit])) if hit.any() else None
 
-    return {
+    told = {
+        'attack': attack,
         'images': len(records),
-        'clean_accuracy': float(100 * right.mean()),
+        'clean_accuracy': found['clean'],
         'success': float(100 * hit.sum() / right.sum()) if right.any() else None,
         'l2_mean': over_hits(np.mean, l2[:, -1]),
         'l2_median': over_hits(np.median, l2[:, -1]),
         'steps_to_first_success': over_hits(np.median, first),
-        'robust_accuracy': dict(zip([f'{value:g}' for value in eps], robust, strict=True)),
+        'robust_accuracy': {name: found[f'{attack}@{name}'] for name in names},
         **{
             name: float(np.mean([row[name] for row in records]))
             for name in ('n_forward', 'n_backward', 'seconds')
         },
+        'warnings': warnings_of(records) if attack != 'square' else [],
     }
+    if attack == 'standard':
+        by = [row['by'] for row in records]
+        told['broken_by'] = {part: by.count(part) for part in PARTS}
+    return told
 
 
-def report(records: Sequence[dict], out: Path, attack: str, eps: Sequence[float]) -> dict[str, Any]:
-    """Write ``attack.json``, ``attack.tsv`` and ``attack.png`` into ``out``; return the summary."""
-    found = summarise(records, attack, eps)
+def report(
+    records: Sequence[dict],
+    out: Path,
+    attack: str,
+    eps: Sequence[float],
+    settings: dict[str, Any] | None = None,
+) -> dict[str, Any]:
+    """Write the results of an attack into ``out``.
+
+    These are ``attack.json``, ``attack.tsv`` and ``attack.png``, and beside ``out`` the
+    ``leaderboard.html`` of all results in that folder.
+
+    Args:
+        records, attack, eps: As for :func:`summarise`.
+        out: Folder of the records.
+        settings: Added to the summary, such as the norm and the config.
+
+    Returns:
+        The summary.
+    """
+    found = {**summarise(records, attack, eps), **(settings or {})}
     (out / 'attack.json').write_text(json.dumps(found, indent=2) + '\n')
+    write_leaderboard(out.parent)
     columns = ('idx', 'label', 'predict', 'success', 'l2', 'first_success', 'seconds')
     lines = ['\t'.join(columns)]
     for row in records:
@@ -200,20 +250,19 @@ def plot_grid(shown: Sequence[Path], path: Path) -> None:
     figure.savefig(path, dpi=120)
 
 
-def _check_attack(attack: str, eps: Sequence[float]) -> Sequence[float | None]:
-    if attack not in ATTACKS:
-        raise ValueError(f'attack={attack!r} must be one of {", ".join(ATTACKS)}')
-    if attack not in BUDGETED:
-        return [None]
+def _check_attack(attack: str, eps: Sequence[float], options: dict[str, Any]) -> None:
+    attack_function(attack)  # raises where there is none
+    if attack in LEAST_NORM:
+        return
     if not eps:
         raise ValueError(f'attack {attack!r} needs eps, in [0, 1] of the range of pixels')
-    outside = [value for value in eps if not 0 <= value <= 1]
+    limit = np.inf if options.get('norm') == 'l2' else 1
+    outside = [value for value in eps if not 0 <= value <= limit]
     if outside or list(eps) != sorted(eps):
         raise ValueError(
             f'eps={list(eps)} must be in [0, 1] of the range of pixels and rise; for 8 of 255 '
             'write 0.0314'
         )
-    return eps
 
 
 def _check_classes(dataset: Any, logits: Tensor, labels: Tensor) -> None:
@@ -227,12 +276,6 @@ def _check_classes(dataset: Any, logits: Tensor, labels: Tensor) -> None:
         )
 
 
-def _parts(indices: Sequence[int], size: int) -> Iterator[Sequence[int]]:
-    if size < 1:
-        raise ValueError(f'batch_size={size} must be at least 1')
-    return (indices[start : start + size] for start in range(0, len(indices), size))
-
-
 def _load(model: nn.Module, dataset: Any, part: Sequence[int]) -> tuple[Tensor, list]:
     items = [dataset[index] for index in part]
     same = len({tuple(item['inputs'].shape) for item in items}) == 1
@@ -241,27 +284,12 @@ def _load(model: nn.Module, dataset: Any, part: Sequence[int]) -> tuple[Tensor, 
     return batch['inputs'], batch['data_samples']
 
 
-def _run(
-    attack: str,
-    logits: Callable[[Tensor], Tensor],
-    pixels: Tensor,
-    labels: Tensor,
-    mask: Tensor | None,
-    options: dict[str, Any],
-    budget: float | None,
-    generator: torch.Generator,
-) -> AttackResult:
-    if budget is None:
-        return MINIMUM_NORM[attack](logits, pixels, labels, mask=mask, **options)
-    extra = {'generator': generator} if attack == 'pgd' else {}
-    return BUDGETED[attack](logits, pixels, labels, eps=budget, mask=mask, **options, **extra)
-
-
 def _rows(
     part: Sequence[int],
     labels: Tensor,
     clean: Tensor,
     found: Sequence[AttackResult],
+    check: GradientCheck,
     seconds: float,
 ) -> list[dict]:
     predicted, success, l2, first = (
@@ -273,6 +301,7 @@ def _rows(
             torch.stack([result.first_success for result in found], 1),
         )
     )
+    by = found[-1].by
     return [
         {
             'idx': int(index),
@@ -284,7 +313,17 @@ def _rows(
             'n_forward': sum(result.n_forward for result in found) / len(part),
             'n_backward': sum(result.n_backward for result in found) / len(part),
             'seconds': seconds,
-        }
+            'random': check.random,
+            'zero_gradient': bool(check.zero[row]),
+            **(
+                {}
+                if by is None
+                else {
+                    'by': PARTS[by[row]] if by[row] >= 0 else None,
+                    'stands': not bool(success[row, -1]),
+                }
+            ),
+        }  # fmt: skip
         for row, index in enumerate(part)
     ]
 
