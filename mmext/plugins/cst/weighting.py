@@ -20,15 +20,23 @@ of dense heads are computed in float32.
 
 import copy
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
-from mmdet.models.dense_heads import CenterNetHead, DETRHead, DINOHead, FCOSHead
+from mmdet.models.dense_heads import (
+    CenterNetHead,
+    DETRHead,
+    DINOHead,
+    EmbeddingRPNHead,
+    FCOSHead,
+)
 from mmdet.models.dense_heads.anchor_head import anchor_inside_flags
 from mmdet.models.roi_heads.bbox_heads import DIIHead
 from mmdet.models.task_modules.assigners import BaseAssigner
 from mmdet.structures import DetDataSample
+from mmengine.logging import MessageHub
 from mmengine.structures import InstanceData
 from torch import Tensor, nn
 
@@ -44,7 +52,10 @@ class WeightedAssigner:
     """Mixin of an assigner: boxes of weight 0 are ignore regions; notes what it assigned."""
 
     #: Of each call the boxes and the number of the box of each prior: from 1, 0 none, -1 left out.
-    notes: list[tuple[InstanceData, Tensor]]
+    #: None for RoI heads, whose samples know it.
+    notes: list[tuple[InstanceData, Tensor]] | None = None
+    #: Whether the head wants each prior to be positive or negative; its weights leave it out.
+    keeps_all = False
 
     def assign(self, *args, **kwargs):
         """As the assigner."""
@@ -60,12 +71,15 @@ class WeightedAssigner:
 
         counted = gt_instances.weights > 0
         result = assigned(gt_instances[counted])
-        box = result.gt_inds
+        box = result.gt_inds.clone()
         positive = box > 0
         box[positive] = counted.nonzero().squeeze(1)[box[positive] - 1] + 1
         if not counted.all():
             box[(box == 0) & (assigned(gt_instances[~counted]).gt_inds > 0)] = -1
-        self.notes.append((gt_instances, box.clone()))
+        if self.notes is not None:
+            self.notes.append((gt_instances, box))
+        result.box = box
+        result.gt_inds = box.clamp(min=0) if self.keeps_all else box.clone()
         return result
 
 
@@ -76,14 +90,16 @@ class WeightedSampler:
         """As the sampler, with the boxes of positive weight as ``gt_instances`` on the result."""
         if 'weights' in gt_instances:
             # Some samplers add the boxes to the proposals: ignore regions are none of them.
-            counted, box = gt_instances.weights > 0, assign_result.gt_inds
-            box[box > 0] = counted.cumsum(0)[box[box > 0] - 1]
+            counted = gt_instances.weights > 0
+            for box in (assign_result.gt_inds, assign_result.box):
+                box[box > 0] = counted.cumsum(0)[box[box > 0] - 1]
             gt_instances = gt_instances[counted]
         result = super().sample(  # type: ignore[misc]
             assign_result, pred_instances, gt_instances, *args, **kwargs
         )
         # Some samplers answer with weights of the negatives beside the samples.
-        (result[0] if isinstance(result, tuple) else result).gt_instances = gt_instances
+        samples = result[0] if isinstance(result, tuple) else result
+        samples.gt_instances, samples.box = gt_instances, getattr(assign_result, 'box', None)
         return result
 
 
@@ -166,6 +182,8 @@ class WeightedDenseHead(_Weighted):
     def _follows(self, output: int, assignments: int) -> int:
         if assignments == 1:
             return 0
+        if not assignments:
+            raise TypeError('its head assigns boxes in a way that mmext does not know')
         name = next((c.__name__ for c in type(self).__mro__ if c.__name__ in _FOLLOWS), None)
         if name is None:
             raise TypeError(f'{assignments} assignments in a step: which losses follow which?')
@@ -333,12 +351,11 @@ class WeightedBBoxHead(_Weighted):
         )
 
     def _box_of(self, sample) -> Tensor:
-        count = len(sample.pos_inds) + len(sample.neg_inds)
-        box = torch.zeros(count, dtype=torch.long, device=sample.pos_inds.device)
-        # Queries keep their order; other samples are the positive ones, then the rest.
-        where = sample.pos_inds if isinstance(self, DIIHead) else slice(len(sample.pos_inds))
-        box[where] = sample.pos_assigned_gt_inds + 1
-        return box
+        if isinstance(self, DIIHead):  # Queries keep their order.
+            return sample.box
+        # Other samples are the positive ones, then the rest.
+        rest = sample.neg_inds.new_zeros(len(sample.neg_inds))
+        return torch.cat([sample.pos_assigned_gt_inds + 1, rest])
 
 
 class MasklessRoIHead:
@@ -390,7 +407,7 @@ def weigh_boxes(detector: nn.Module) -> None:
     dense = getattr(detector, 'rpn_head' if roi_head is not None else 'bbox_head', None)
     if roi_head is not None:
         _weigh_roi_head(roi_head)
-    if dense is not None:
+    if dense is not None and not isinstance(dense, EmbeddingRPNHead):  # That one learns nothing.
         _weigh_head(dense)
     elif roi_head is None:
         raise TypeError(f'{type(detector).__name__} has no head of boxes')
@@ -424,18 +441,19 @@ def _assigns_as_fcos(head: nn.Module) -> bool:
 
 
 def _weigh_roi_head(roi_head: nn.Module) -> None:
+    heads = _several(roi_head.bbox_head)
     for assigner in _several(roi_head.bbox_assigner):
         _become(assigner, WeightedAssigner)
-        assigner.notes = []
+        assigner.keeps_all = isinstance(heads[0], DIIHead)
     for sampler in _several(roi_head.bbox_sampler):
         _become(sampler, WeightedSampler)
-    for head in _several(roi_head.bbox_head):
+    for head in heads:
         _become(head, WeightedBBoxHead)
     if roi_head.with_mask:
         _become(roi_head, MasklessRoIHead)
 
 
-def check_weighting(detector: nn.Module, size: int = 128) -> None:
+def check_weighting(detector: nn.Module, size: int = 320) -> None:
     """Try whether the weights of boxes reach the losses of a detector.
 
     Differentiates the loss of a copy on one image of noise with three boxes. The gradients of some
@@ -452,8 +470,8 @@ def check_weighting(detector: nn.Module, size: int = 128) -> None:
     """
     gradients = box_gradients(detector, [_trial(size)])
     for head, traces in gradients.items():
-        # The regression of boxes moves what has a box alone.
-        if not any((grad[~box] == 0).all() and grad.any() for grad, box in traces):
+        # A part may have no gradient yet: some losses are weighted by the quality of predictions.
+        if not any(box.any() and len(of_boxes(grad, box)) for grad, box in traces):
             raise TypeError(
                 f'the losses of {head} on a box reach predictions that were not assigned to it: '
                 'they take no weight per box'
@@ -483,7 +501,7 @@ def box_gradients(
     heads = [module for module in tried.modules() if isinstance(module, _Weighted)]
     for head in heads:
         head.trace = []
-    with isolated(0):
+    with isolated(0), _first_epoch():
         try:
             device = next(tried.parameters()).device
             images = torch.randn(len(samples), 3, *samples[0].img_shape).to(device)
@@ -498,6 +516,34 @@ def box_gradients(
         f'{index} {type(head).__name__}'.removeprefix('0 '): head.trace or []
         for index, head in enumerate(heads)
     }
+
+
+@contextmanager
+def _first_epoch() -> Iterator[None]:
+    """For heads that ask MMEngine for the epoch, since they begin with another assigner."""
+    info = MessageHub.get_current_instance().runtime_info
+    missing = info.get('epoch') is None
+    if missing:
+        info['epoch'] = 0
+    try:
+        yield
+    finally:
+        if missing:
+            info.pop('epoch')
+
+
+def of_boxes(grad: Tensor, box: Tensor) -> Tensor:
+    """Gradients of those channels that move what has a box alone: of the regression of boxes.
+
+    Args:
+        grad, box: A part of the result of :func:`box_gradients`.
+
+    Returns:
+        Shape (channels, values), of these channels.
+    """
+    axis = 1 if grad.dim() == 4 else -1
+    grad, box = (part.movedim(axis, 0).flatten(1) for part in (grad, box))
+    return grad[((grad == 0) | box).all(dim=1)]
 
 
 def _trial(size: int) -> DetDataSample:
@@ -528,7 +574,8 @@ def _become(instance: Any, mixin: type) -> None:
 
 
 def _assigners(head: Any) -> list[Any]:
-    return [value for value in vars(head).values() if isinstance(value, WeightedAssigner)]
+    found = [value for value in vars(head).values() if isinstance(value, WeightedAssigner)]
+    return list({id(assigner): assigner for assigner in found}.values())
 
 
 def _several(parts: Any) -> list:

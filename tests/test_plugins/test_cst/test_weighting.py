@@ -11,7 +11,7 @@ from mmdet.registry import TASK_UTILS
 from mmengine.structures import InstanceData
 from torch import nn
 
-from mmext.plugins.cst.weighting import box_gradients, trial_sample, weigh_boxes
+from mmext.plugins.cst.weighting import box_gradients, of_boxes, trial_sample, weigh_boxes
 
 BOXES = [[4.0, 4, 36, 40], [20, 24, 62, 62], [40, 2, 62, 26]]
 LABELS = [0, 2, 1]
@@ -386,8 +386,7 @@ def moved(model, boxes, weights, box_weights=None):
     if box_weights is not None:
         made.gt_instances.box_weights = torch.tensor(box_weights)
     found = [trace for traces in box_gradients(model, [made]).values() for trace in traces]
-    of_boxes = [grad for grad, box in found if (grad[~box] == 0).all()]
-    return sum(float(grad.abs().sum()) for grad in of_boxes), sum(
+    return sum(float(of_boxes(grad, box).abs().sum()) for grad, box in found), sum(
         float(grad.abs().sum()) for grad, box in found
     )
 
