@@ -312,6 +312,7 @@ class WeightedDINOHead(WeightedDETRHead):
         """As the head."""
         outputs = dn_cls_scores, dn_bbox_preds
         if has_weights(batch_gt_instances):
+            batch_gt_instances = [own[own.weights > 0] for own in batch_gt_instances]
             # In each group the boxes and as many for background, both padded to one length.
             groups, queries = dn_meta['num_denoising_groups'], dn_meta['num_denoising_queries']
             size = (len(batch_gt_instances), groups, 2, queries // groups // 2)
@@ -322,6 +323,20 @@ class WeightedDINOHead(WeightedDETRHead):
         return super()._loss_dn_single(  # type: ignore[misc]
             *outputs, batch_gt_instances, batch_img_metas, dn_meta
         )
+
+
+class WeightedQueryGenerator:
+    """Mixin of what makes DINO's queries of boxes with noise: of ignore regions there are none."""
+
+    def __call__(self, batch_data_samples):
+        """As the generator."""
+        counted = []
+        for sample in batch_data_samples:
+            if 'weights' in sample.gt_instances:
+                boxes, sample = sample.gt_instances, sample.new()
+                sample.gt_instances = boxes[boxes.weights > 0]
+            counted.append(sample)
+        return super().__call__(counted)  # type: ignore[misc]
 
 
 class WeightedBBoxHead(_Weighted):
@@ -411,6 +426,8 @@ def weigh_boxes(detector: nn.Module) -> None:
         _weigh_head(dense)
     elif roi_head is None:
         raise TypeError(f'{type(detector).__name__} has no head of boxes')
+    if hasattr(detector, 'dn_query_generator'):
+        _become(detector.dn_query_generator, WeightedQueryGenerator)
     for module in detector.modules():
         for part in vars(module).values():
             for assigner in _several(part):
