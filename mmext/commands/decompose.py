@@ -15,6 +15,7 @@ import argparse
 import json
 import sys
 from pathlib import Path
+from typing import Any
 
 from mmext.commands import options
 
@@ -43,9 +44,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         '--shape',
         nargs=3,
         type=int,
-        default=(3, 224, 224),
         metavar=('C', 'H', 'W'),
-        help='image that is timed and exported (default: 3 224 224)',
+        help='image that is timed and exported (default: as the first one of the test data)',
     )
     parser.add_argument('--channels-last', action='store_true', help='time in this memory format')
     parser.add_argument('--threads', type=int, default=1, help='CPU threads to time with')
@@ -72,7 +72,7 @@ def run(args: argparse.Namespace) -> None:
     with options.user_errors('mmext decompose'):
         cfg = launch.load_config(args.config, args.cfg_options, checkpoint=args.checkpoint)
         folder = Path(args.out or f'work_dirs/{Path(cfg.filename).stem}_lowrank')
-        images = torch.rand(1, *args.shape)
+        images = torch.rand(1, *(args.shape or _first_shape(cfg)))
         if args.channels_last:
             images = images.contiguous(memory_format=torch.channels_last)
         ranks = None if args.ranks is None else json.loads(Path(args.ranks).read_text())
@@ -95,3 +95,21 @@ def run(args: argparse.Namespace) -> None:
             rounds=args.rounds,
         )
     sys.stdout.write((folder / 'report.json').read_text() if args.json else result)
+
+
+def _first_shape(cfg: Any) -> tuple[int, ...]:
+    """Shape of the first image of a config's test data.
+
+    Raises:
+        ValueError: It cannot be read.
+    """
+    from mmengine.registry import DATASETS
+
+    try:
+        with DATASETS.switch_scope_and_registry(cfg.get('default_scope')) as registry:
+            return tuple(registry.build(cfg.test_dataloader.dataset)[0]['inputs'].shape)
+    except Exception as error:
+        raise ValueError(
+            f'name the image to time by --shape C H W: the test data of the config cannot be read '
+            f'({type(error).__name__}: {error})'
+        ) from error

@@ -93,11 +93,19 @@ def test_host_models_are_decomposed_exported_and_rebuilt(config, tmp_path, capsy
 LENET = ROOT / 'configs/force_regularization/force-l1_lenet_digits.py'
 
 
+def test_without_test_data_the_shape_has_to_be_named(tmp_path, capsys):
+    path = checkpoint(LENET, tmp_path / 'w.pth')
+    gone = 'test_dataloader.dataset.type=NoSuchSet'
+    with pytest.raises(SystemExit):
+        tool('decompose', LENET, path, '--out', tmp_path / 'low', '--cfg-options', gone)
+    assert 'by --shape C H W: the test data of the config cannot be read' in capsys.readouterr().err
+
+
 def test_prune_finetune_deploy(tmp_path, capsys):
     """The written config trains with tools/train.py and is evaluated with tools/test.py."""
     path = checkpoint(LENET, tmp_path / 'w.pth')
     low = tmp_path / 'low'
-    shape = ('--shape', 1, 28, 28, '--rounds', 1)
+    shape = ('--rounds', 1)  # That of the test data.
     tool('decompose', LENET, path, '--ranks', _json(tmp_path, {'backbone.conv2': 12}), *shape,
          '--out', low, '--lr-scale', '0.5', '--cfg-options', f'work_dir={tmp_path}')  # fmt: skip
     cfg = Config.fromfile(low / 'low.py')
