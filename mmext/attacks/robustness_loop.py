@@ -114,8 +114,41 @@ class _Attacks:
             return attack.perturb(model, pixels, labels)
 
 
+class _RobustnessLoop:
+    """What both loops share; :class:`RobustnessTestLoop` has the arguments."""
+
+    #: 'test' or 'val', in the names of the hooks' methods.
+    stage: str
+
+    def __init__(
+        self,
+        runner: Any,
+        dataloader: Any,
+        evaluator: Any,
+        attacks: Sequence[Mapping[str, Any]],
+        strengths: Sequence[float] = (),
+        bounds: tuple[float, float] = (0, 255),
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(runner, dataloader, evaluator, **kwargs)  # type: ignore[call-arg]
+        self.attacks = _Attacks(attacks, strengths, bounds)
+
+    @torch.no_grad()
+    def run_iter(self, idx: int, data_batch: Any) -> None:
+        """Attack and predict one batch."""
+        runner: Any = self.runner  # type: ignore[attr-defined]
+        runner.call_hook(f'before_{self.stage}_iter', batch_idx=idx, data_batch=data_batch)
+        samples = self.attacks.predict(runner, idx, data_batch)
+        self.evaluator.process(  # type: ignore[attr-defined]
+            data_samples=samples, data_batch=data_batch
+        )
+        runner.call_hook(
+            f'after_{self.stage}_iter', batch_idx=idx, data_batch=data_batch, outputs=samples
+        )
+
+
 @LOOPS.register_module()
-class RobustnessTestLoop(TestLoop):
+class RobustnessTestLoop(_RobustnessLoop, TestLoop):
     """Predict clean images and each attack's at every strength; white-box.
 
     Every sample gets ``predicted_under``, a dict of condition -> class for
@@ -145,32 +178,11 @@ class RobustnessTestLoop(TestLoop):
         >>> test_evaluator = dict(type='mmext.RobustAccuracy')
     """
 
-    def __init__(
-        self,
-        runner: Any,
-        dataloader: Any,
-        evaluator: Any,
-        attacks: Sequence[Mapping[str, Any]],
-        strengths: Sequence[float] = (),
-        bounds: tuple[float, float] = (0, 255),
-        **kwargs: Any,
-    ) -> None:
-        super().__init__(runner, dataloader, evaluator, **kwargs)
-        self.attacks = _Attacks(attacks, strengths, bounds)
-
-    @torch.no_grad()
-    def run_iter(self, idx: int, data_batch: Any) -> None:
-        """Attack and predict one batch."""
-        self.runner.call_hook('before_test_iter', batch_idx=idx, data_batch=data_batch)
-        samples = self.attacks.predict(self.runner, idx, data_batch)
-        self.evaluator.process(data_samples=samples, data_batch=data_batch)
-        self.runner.call_hook(
-            'after_test_iter', batch_idx=idx, data_batch=data_batch, outputs=samples
-        )
+    stage = 'test'
 
 
 @LOOPS.register_module()
-class RobustnessValLoop(ValLoop):
+class RobustnessValLoop(_RobustnessLoop, ValLoop):
     """Validate under attack, so that the checkpoint of the best robust accuracy can be kept.
 
     Arguments as for :class:`RobustnessTestLoop`; a few steps at one strength serve to choose.
@@ -183,28 +195,7 @@ class RobustnessValLoop(ValLoop):
         ...     save_best='robust/PGD-10@8'))
     """
 
-    def __init__(
-        self,
-        runner: Any,
-        dataloader: Any,
-        evaluator: Any,
-        attacks: Sequence[Mapping[str, Any]],
-        strengths: Sequence[float] = (),
-        bounds: tuple[float, float] = (0, 255),
-        **kwargs: Any,
-    ) -> None:
-        super().__init__(runner, dataloader, evaluator, **kwargs)
-        self.attacks = _Attacks(attacks, strengths, bounds)
-
-    @torch.no_grad()
-    def run_iter(self, idx: int, data_batch: Any) -> None:
-        """Attack and predict one batch."""
-        self.runner.call_hook('before_val_iter', batch_idx=idx, data_batch=data_batch)
-        samples = self.attacks.predict(self.runner, idx, data_batch)
-        self.evaluator.process(data_samples=samples, data_batch=data_batch)
-        self.runner.call_hook(
-            'after_val_iter', batch_idx=idx, data_batch=data_batch, outputs=samples
-        )
+    stage = 'val'
 
 
 def _indices(samples: Sequence[Any], idx: int) -> list[int]:

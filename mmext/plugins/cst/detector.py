@@ -118,7 +118,7 @@ class CycleSelfTraining(BaseDetector):
         self.num_classes = num_classes(self.teacher1)
         if self.consistency.needs_weights or cfg['ignore_score_thr'] or cfg['ignore_count']:
             for student in self.students:
-                weigh_boxes(student)
+                weigh_boxes(student, check=student is self.student1)
         if cfg['score_thr'] in COUNTED:
             self.thresholds = nn.ModuleList(
                 CountThresholds(self.num_classes, cfg['score_thr'] == 'class_count')
@@ -244,7 +244,8 @@ class CycleSelfTraining(BaseDetector):
                     [(each.scores[each.first], each.labels[each.first]) for each in own]
                 )
         kept = [
-            [self._keep(each, teacher) for each in own] for teacher, own in enumerate(found)
+            [self._keep(each, limits) for each in own]
+            for own, limits in zip(found, map(self._limits, range(2)), strict=True)
         ]  # fmt: skip
         divergences = []
         for own, other, instances in ((found[0], found[1], kept[0]), (found[1], found[0], kept[1])):
@@ -353,21 +354,26 @@ class CycleSelfTraining(BaseDetector):
             targets.append(target)
         return targets
 
-    def _keep(self, found: InstanceData, teacher: int) -> InstanceData:
-        """The detections that become pseudo-boxes or ignore regions (field ``ignored``)."""
+    def _limits(self, teacher: int) -> tuple[Tensor, Tensor]:
+        """Least scores (C,) of a teacher's ignore regions and of its pseudo-boxes, by class."""
         cfg = self.semi_train_cfg
-        high = low = cfg['score_thr']
-        if high in COUNTED:
+        if cfg['score_thr'] in COUNTED:
             thresholds = self.thresholds[teacher]
-            high = low = thresholds()[found.labels]
-            if cfg['ignore_count']:
-                low = thresholds(cfg['ignore_count'])[found.labels]
-        elif cfg['ignore_score_thr'] is not None:
-            low = cfg['ignore_score_thr']
-        kept = found[found.first & (found.scores >= low) & (found.scores > 0)]
-        if isinstance(high, Tensor):
-            high = thresholds()[kept.labels]
-        kept.ignored = kept.scores < high
+            high = thresholds()
+            return thresholds(cfg['ignore_count']) if cfg['ignore_count'] else high, high
+        least = cfg['score_thr'] if cfg['ignore_score_thr'] is None else cfg['ignore_score_thr']
+        device = next(self.parameters()).device
+        low, high = (
+            torch.full((self.num_classes,), value, device=device)
+            for value in (least, cfg['score_thr'])
+        )
+        return low, high
+
+    def _keep(self, found: InstanceData, limits: tuple[Tensor, Tensor]) -> InstanceData:
+        """The detections that become pseudo-boxes or ignore regions (field ``ignored``)."""
+        low, high = limits
+        kept = found[found.first & (found.scores >= low[found.labels]) & (found.scores > 0)]
+        kept.ignored = kept.scores < high[kept.labels]
         del kept.first
         return kept
 

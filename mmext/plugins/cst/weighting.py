@@ -14,8 +14,7 @@ makes a built detector read an optional field ``weights`` (shape (num_boxes,), >
    the head's own, and the losses that are logged are without weights.
 
 :func:`check_weighting` tries a detector and refuses one for which this does not hold. Without the
-field ``weights`` losses and gradients are MMDetection's own, bit for bit. Under autocast the losses
-of dense heads are computed in float32.
+field ``weights`` losses and gradients are MMDetection's own, bit for bit.
 """
 
 import copy
@@ -406,7 +405,7 @@ def num_classes(detector: nn.Module) -> int:
     return _several(heads.bbox_head)[0].num_classes
 
 
-def weigh_boxes(detector: nn.Module) -> None:
+def weigh_boxes(detector: nn.Module, check: bool = True) -> None:
     """Make a detector honour the weights of ``gt_instances``, in place.
 
     ``weights`` (num_boxes,), >= 0, weigh the class of each box, and its regression too unless
@@ -414,6 +413,8 @@ def weigh_boxes(detector: nn.Module) -> None:
 
     Args:
         detector: A built MMDetection detector.
+        check: Try it (:func:`check_weighting`), which takes a second or two; not needed for the
+            twin of one that was tried.
 
     Raises:
         TypeError: Its losses cannot be weighted per box; says why.
@@ -437,7 +438,8 @@ def weigh_boxes(detector: nn.Module) -> None:
                     raise TypeError(
                         f'{type(module).__name__} assigns boxes in a way that mmext does not know'
                     )
-    check_weighting(detector)
+    if check:
+        check_weighting(detector)
 
 
 def _weigh_head(head: nn.Module) -> None:

@@ -236,12 +236,14 @@ def test_normalised_weights_of_the_pseudo_boxes_have_mean_one(monkeypatch):
 def test_an_object_gets_one_class():
     boxes = torch.tensor([[0, 0, 10, 10], [0, 0, 10, 11], [20, 0, 30, 10], [25, 0, 35, 10.0]])
     found = InstanceData(
-        bboxes=boxes, labels=torch.tensor([1, 2, 1, 3]), scores=torch.tensor([0.6, 0.9, 0.8, 0.7])
+        bboxes=boxes, labels=torch.tensor([1, 2, 1, 0]), scores=torch.tensor([0.6, 0.9, 0.8, 0.7])
     )
     kept = {}
     for iou in (None, 0.6, 0.3):
         model = build(cycle(fcos(), semi_train_cfg=dict(score_thr=0.5, agnostic_nms_iou=iou)))
-        kept[iou] = sorted(model._keep(model._sound(found), 0).scores.tolist(), reverse=True)
+        kept[iou] = sorted(
+            model._keep(model._sound(found), model._limits(0)).scores.tolist(), reverse=True
+        )
     assert kept[None] == pytest.approx([0.9, 0.8, 0.7, 0.6])
     assert kept[0.6] == pytest.approx([0.9, 0.8, 0.7])
     assert kept[0.3] == pytest.approx([0.9, 0.8])
